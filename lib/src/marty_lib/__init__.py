@@ -1,0 +1,132 @@
+"""The runtime that every service rendered by Marty stands on.
+
+Importing this package imports no extra: each name is loaded with its module when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from marty_lib._app import App, Component
+    from marty_lib._main import main
+    from marty_lib._server import Server
+    from marty_lib.context import RequestContext, current, outgoing_headers, remaining
+    from marty_lib.errors import (
+        Conflict,
+        DeadlineExceeded,
+        FieldError,
+        Forbidden,
+        InvalidInput,
+        NotFound,
+        PayloadTooLarge,
+        PreconditionFailed,
+        PreconditionRequired,
+        RateLimited,
+        ServiceError,
+        StartError,
+        Unauthenticated,
+        Unavailable,
+    )
+    from marty_lib.health import Health
+    from marty_lib.http import create_api, serve
+    from marty_lib.settings import (
+        DrainSettings,
+        Embedded,
+        HttpSettings,
+        LogSettings,
+        OpsSettings,
+        OtelSettings,
+        Section,
+        ServiceSettings,
+        SettingsError,
+    )
+    from marty_lib.worker import Worker
+
+_HOME = {
+    "_app": ("App", "Component"),
+    "_main": ("main",),
+    "_server": ("Server",),
+    "context": ("RequestContext", "current", "outgoing_headers", "remaining"),
+    "errors": (
+        "Conflict",
+        "DeadlineExceeded",
+        "FieldError",
+        "Forbidden",
+        "InvalidInput",
+        "NotFound",
+        "PayloadTooLarge",
+        "PreconditionFailed",
+        "PreconditionRequired",
+        "RateLimited",
+        "ServiceError",
+        "StartError",
+        "Unauthenticated",
+        "Unavailable",
+    ),
+    "health": ("Health",),
+    "http": ("create_api", "serve"),
+    "settings": (
+        "DrainSettings",
+        "Embedded",
+        "HttpSettings",
+        "LogSettings",
+        "OpsSettings",
+        "OtelSettings",
+        "Section",
+        "ServiceSettings",
+        "SettingsError",
+    ),
+    "worker": ("Worker",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "App",
+    "Component",
+    "Conflict",
+    "DeadlineExceeded",
+    "DrainSettings",
+    "Embedded",
+    "FieldError",
+    "Forbidden",
+    "Health",
+    "HttpSettings",
+    "InvalidInput",
+    "LogSettings",
+    "NotFound",
+    "OpsSettings",
+    "OtelSettings",
+    "PayloadTooLarge",
+    "PreconditionFailed",
+    "PreconditionRequired",
+    "RateLimited",
+    "RequestContext",
+    "Section",
+    "Server",
+    "ServiceError",
+    "ServiceSettings",
+    "SettingsError",
+    "StartError",
+    "Unauthenticated",
+    "Unavailable",
+    "Worker",
+    "create_api",
+    "current",
+    "main",
+    "outgoing_headers",
+    "remaining",
+    "serve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"marty_lib.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_MODULE_OF)

@@ -1,0 +1,204 @@
+"""Structured logs: one JSON object a line, with the ids of the request under way, and without secrets.
+
+`structlog` makes the events; the standard library's loggers go the same way. Lines are written in batches: at once
+for warnings and worse, after a tenth of a second at most otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import logging
+import re
+import sys
+import threading
+from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from marty_lib import context
+from marty_lib.settings import LogSettings
+
+FLUSH_AFTER = 0.1
+MASK = "***"
+
+_SECRET_NAME = re.compile(
+    r"passw(or)?d|passphrase|secret|token|authorization|cookie|(api|private)[_-]?key|credential", re.IGNORECASE
+)
+_URL_PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):[^/\s]+@")
+_BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
+
+get = structlog.stdlib.get_logger
+
+
+class Output:
+    """A stream of lines that is flushed in batches, from any thread.
+
+    Args:
+        stream: where the bytes go; by default what is standard output at that time.
+    """
+
+    def __init__(self, stream: BinaryIO | None = None) -> None:
+        self._stream = stream
+        self._lines: list[bytes] = []
+        self._lock = threading.Lock()
+        self._promised: asyncio.AbstractEventLoop | None = None
+
+    def write(self, line: bytes, *, urgent: bool = False) -> None:
+        """Add a line; `urgent` writes it, and all before it, at once."""
+        with self._lock:
+            self._lines.append(line)
+        if urgent:
+            self.flush()
+        else:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+        else:
+            # A loop that has ended does not keep its promise: the next one makes its own.
+            if loop is not self._promised:
+                self._promised = loop
+                loop.call_later(FLUSH_AFTER, self.flush)
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        self._promised = None
+        with self._lock:
+            lines, self._lines = self._lines, []
+            if lines:
+                stream = self._stream or sys.stdout.buffer
+                stream.write(b"\n".join(lines) + b"\n")
+                stream.flush()
+
+
+output = Output()
+atexit.register(output.flush)
+_encode = json.JSONEncoder(default=str, ensure_ascii=False, separators=(",", ":")).encode
+_as_json = True
+_service: dict[str, str] = {}
+
+
+class _Writer:
+    """The end of structlog's chain: hands rendered lines to the output."""
+
+    def msg(self, line: str) -> None:
+        output.write(line.encode("utf-8", "backslashreplace"))
+
+    def urgent(self, line: str) -> None:
+        output.write(line.encode("utf-8", "backslashreplace"), urgent=True)
+
+    debug = info = msg
+    warning = error = critical = exception = urgent
+
+
+class _Handler(logging.Handler):
+    """Takes the standard library's records to the output."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record).encode("utf-8", "backslashreplace")
+            output.write(line, urgent=record.levelno >= logging.WARNING)
+        except Exception:
+            self.handleError(record)
+
+
+def configure(settings: LogSettings, **service: str) -> None:
+    """Set up structlog and the standard library's logging for this process.
+
+    Args:
+        settings: level and format.
+        service: what every line carries, such as `service="orders"` and `version="1.2.0"`.
+    """
+    global _as_json, _service
+    _service = service
+    _as_json = settings.format == "json" or (settings.format == "auto" and not sys.stdout.isatty())
+    level = getattr(logging, settings.level.upper())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        _add_context,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+    ]
+    final: list[Processor] = [structlog.processors.StackInfoRenderer(), structlog.processors.format_exc_info, redact]
+    if _as_json:
+        shared.append(_add_service)
+        final.append(_render_json)
+    else:
+        final.append(structlog.dev.ConsoleRenderer(pad_event_to=30))
+    structlog.configure(
+        processors=[*shared, *final],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: _Writer(),
+        cache_logger_on_first_use=False,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+    )
+    handler = _Handler()
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    # uvicorn says in three lines what the app says in one; httpx tells whole addresses, tokens in them included.
+    for name in ("uvicorn", "httpx", "httpx2"):
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def _add_service(_: Any, __: str, event: EventDict) -> EventDict:
+    event.update(_service)
+    return event
+
+
+def _add_context(_: Any, __: str, event: EventDict) -> EventDict:
+    current = context.current()
+    if current is not None:
+        event.setdefault("request_id", current.request_id)
+        event.setdefault("trace_id", current.trace_id)
+        event.setdefault("span_id", current.span_id)
+    return event
+
+
+def redact(_: Any, __: str, event: EventDict) -> EventDict:
+    """Mask values whose name says that they are secret, passwords in URLs, and bearer tokens."""
+    return {name: _redacted(name, value) for name, value in event.items()}
+
+
+def _redacted(name: str, value: Any) -> Any:
+    if _SECRET_NAME.search(name):
+        return MASK
+    if isinstance(value, str):
+        return _BEARER.sub(rf"\1 {MASK}", _URL_PASSWORD.sub(rf"\1:{MASK}@", value))
+    if isinstance(value, Mapping):
+        return {str(key): _redacted(str(key), inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_redacted(name, inner) for inner in value]
+    # Anything else is written as its text, which may be an exception's or a URL's.
+    return value if value is None or isinstance(value, (int, float)) else _redacted(name, str(value))
+
+
+def _render_json(_: Any, __: str, event: EventDict) -> str:
+    return _encode(event)
+
+
+def access(event: MutableMapping[str, Any]) -> None:
+    """Write one line about a finished request; its fields are known, so it skips structlog's chain.
+
+    Args:
+        event: the fields, none of them secret.
+    """
+    if _as_json:
+        event["level"] = "info"
+        event["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        event.update(_service)
+        output.write(_encode(event).encode("utf-8", "backslashreplace"))
+    else:
+        get().info(**event)

@@ -1,0 +1,215 @@
+"""A pytest plugin for services: a clock that waits for nobody, servers that misbehave, the service as a process.
+
+Fixtures: `clock`, `free_port`, `faulty_server`, `service_process`. It is found by pytest where `marty-lib` is
+installed, and imports nothing of marty until a fixture is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Literal
+
+import pytest
+
+if TYPE_CHECKING:
+    from httpx2 import AsyncClient
+
+    from marty_lib._app import App
+
+Fault = Literal["hang", "reset", "garbage"]
+# The proxy of the machine is not for its own addresses.
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+
+class Clock:
+    """A clock for what takes `clock=time.monotonic`: it moves only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        self.now += seconds
+
+
+class FaultyServer:
+    """A TCP server that takes connections and then fails its clients.
+
+    Args:
+        fault: `hang` never answers, `reset` breaks the connection off, `garbage` answers with nonsense.
+    """
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.port = 0
+        self.connections = 0
+        self._server: asyncio.Server | None = None
+        self._hanging: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> FaultyServer:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._hanging:
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._hanging.add(task)
+        try:
+            if self.fault == "hang":
+                await asyncio.Event().wait()
+            elif self.fault == "garbage":
+                writer.write(b"\x00\xff not what you expected \r\n")
+                await writer.drain()
+            else:
+                # Without lingering a close is a reset.
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()
+        finally:
+            self._hanging.discard(task)
+            writer.close()
+
+
+class ServiceProcess:
+    """The service as the process that production runs, on free ports of 127.0.0.1.
+
+    Args:
+        module: what `python -m` runs.
+        environment: further variables; an empty string takes one away.
+    """
+
+    def __init__(self, module: str, **environment: str) -> None:
+        self.ops_port, self.http_port = free_ports(2)
+        self.ops = f"http://127.0.0.1:{self.ops_port}"
+        self.http = f"http://127.0.0.1:{self.http_port}"
+        variables = os.environ | {
+            "OPS_PORT": str(self.ops_port),
+            "HTTP_PORT": str(self.http_port),
+            "LOG_FORMAT": "json",
+        }
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            env={name: value for name, value in (variables | environment).items() if value},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def wait_ready(self, timeout: float = 20.0) -> ServiceProcess:
+        """Return the process once it is ready.
+
+        Raises:
+            RuntimeError: with its output, where it ends or is not ready in `timeout` seconds.
+        """
+        ends = time.monotonic() + timeout
+        while time.monotonic() < ends and self.process.poll() is None:
+            if status(f"{self.ops}/health/ready") == 200:
+                return self
+            time.sleep(0.02)
+        raise RuntimeError(f"the service did not become ready (exit code {self.process.poll()}):\n{self.output()}")
+
+    def terminate(self) -> None:
+        """Tell the process to stop, as Kubernetes does."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Return the exit code once the process has ended."""
+        return self.process.wait(timeout)
+
+    def output(self) -> str:
+        """Return what the process has printed so far."""
+        # pread leaves the offset alone, which the process shares.
+        return os.pread(self._log.fileno(), 10_000_000, 0).decode(errors="replace")
+
+    def close(self) -> None:
+        """End the process, however it is."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+
+def client_of(app: App) -> AsyncClient:
+    """Return a client of the app's HTTP API that needs no port; use it with `async with`.
+
+    Errors that nobody expected come as the problem that a real client would get.
+    """
+    from httpx2 import ASGITransport, AsyncClient
+
+    api = next(part for part in app.components if part.name == "http")
+    transport = ASGITransport(app=getattr(api, "application"), raise_app_exceptions=False)  # noqa: B009
+    return AsyncClient(transport=transport, base_url="http://service")
+
+
+def status(url: str, timeout: float = 2.0) -> int:
+    """Return the status that `url` answers with, or 0 where nobody answers."""
+    try:
+        with _open(url, timeout=timeout) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, http.client.HTTPException):
+        return 0
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody listens on, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that moves only when told to."""
+    return Clock()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    return free_ports(1)[0]
+
+
+@pytest.fixture
+def faulty_server() -> Callable[[Fault], FaultyServer]:
+    """A function that returns a misbehaving TCP server, to be used with `async with`."""
+    return FaultyServer
+
+
+@pytest.fixture
+def service_process() -> Iterator[Callable[..., ServiceProcess]]:
+    """A function that starts a service as a process (`module`, environment) and returns it once it is ready."""
+    with contextlib.ExitStack() as stack:
+
+        def start(module: str, **environment: str) -> ServiceProcess:
+            process = ServiceProcess(module, **environment)
+            stack.callback(process.close)
+            return process.wait_ready()
+
+        yield start

@@ -1,0 +1,149 @@
+"""Build an overlay of a rendered service, pick objects out of it, and judge each by its strict schema."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from tests.conftest import ROOT
+from tests.servers.requirement import missing
+
+# The oldest release that still gets fixes: what it knows, newer ones know too.
+KUBERNETES = "1.35"
+CORE_GROUPS = frozenset({"", "apps", "autoscaling", "policy", "networking.k8s.io"})
+
+Manifest = dict[str, Any]
+Built = Callable[[str, str, str], list[Manifest]]
+
+
+def overlays(mesh: str) -> list[str]:
+    """Return the overlays that a service with this mesh has."""
+    return ["dev", "production", "staging", *(["service-mesh"] if mesh != "none" else [])]
+
+
+def build(overlay: Path) -> list[Manifest]:
+    """Return the objects of an overlay as `kubectl kustomize` builds them; a warning fails the test."""
+    if not shutil.which("kubectl"):
+        missing("kubectl is not on the PATH")
+    done = subprocess.run(["kubectl", "kustomize", str(overlay)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def pick(manifests: list[Manifest], kind: str) -> list[Manifest]:
+    """Return the objects of a kind."""
+    return [each for each in manifests if each["kind"] == kind]
+
+
+def one(manifests: list[Manifest], kind: str) -> Manifest:
+    """Return the only object of a kind."""
+    (only,) = pick(manifests, kind)
+    return only
+
+
+def group_of(manifest: Manifest) -> str:
+    """Return the API group, '' for the core group."""
+    group, slash, _ = manifest["apiVersion"].partition("/")
+    return group if slash else ""
+
+
+def pod_of(manifests: list[Manifest]) -> Manifest:
+    """Return the Deployment's pod template: metadata and spec."""
+    pod: Manifest = one(manifests, "Deployment")["spec"]["template"]
+    return pod
+
+
+def service_container(manifests: list[Manifest]) -> Manifest:
+    """Return the container in which the service runs."""
+    (container,) = pod_of(manifests)["spec"]["containers"]
+    found: Manifest = container
+    return found
+
+
+def environment(manifests: list[Manifest]) -> dict[str, str]:
+    """Return the environment that the service's container gets, as Kubernetes would put it together."""
+    container = service_container(manifests)
+    maps = {each["metadata"]["name"]: each["data"] for each in pick(manifests, "ConfigMap")}
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        found |= maps[source["configMapRef"]["name"]]
+    return found | {entry["name"]: entry["value"] for entry in container.get("env", [])}
+
+
+def ports(manifests: list[Manifest]) -> dict[str, int]:
+    """Return the ports of the service's container by name."""
+    return {port["name"]: port["containerPort"] for port in service_container(manifests)["ports"]}
+
+
+def problems(manifest: Manifest) -> list[str]:
+    """Return what the object's schema, unknown fields included, has against it; fail where there is no schema."""
+    if group_of(manifest) in CORE_GROUPS:
+        return core_problems(manifest)
+    # A resource definition says nothing of metadata: any core kind's schema does.
+    metadata = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
+    validator = custom_schemas().get((manifest["apiVersion"], manifest["kind"]))
+    if validator is None:
+        pytest.fail(f"no schema for {manifest['apiVersion']} {manifest['kind']}", pytrace=False)
+    errors = validator.iter_errors(manifest)
+    return core_problems(metadata) + [f"{error.json_path}: {error.message}" for error in errors]
+
+
+def core_problems(manifest: Manifest) -> list[str]:
+    """Judge an object of Kubernetes itself."""
+    try:
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return [f"{error.json_path}: {error.message}"]
+    except kubernetes_validate.SchemaNotFoundError as error:
+        pytest.fail(error.message, pytrace=False)
+    return []
+
+
+@functools.cache
+def custom_schemas() -> dict[tuple[str, str], Draft202012Validator]:
+    """Return a strict validator for each served version of each custom resource, by apiVersion and kind."""
+    folder = Path(os.environ.get("MARTY_CRDS") or ROOT.parent / "shared" / "crds")
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        missing(f"there are no custom resource definitions in {folder}: name their folder in MARTY_CRDS")
+    definitions = [json.loads(file.read_text(encoding="utf-8"))["spec"] for file in files]
+    return dict(entry for spec in definitions for entry in validators(spec))
+
+
+def validators(spec: Manifest) -> Iterator[tuple[tuple[str, str], Draft202012Validator]]:
+    """Yield apiVersion, kind and validator for each served version of one definition."""
+    for version in spec["versions"]:
+        if version["served"]:
+            schema = version["schema"]["openAPIV3Schema"]
+            known = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
+            schema = {**schema, "properties": {**known, **schema["properties"]}}
+            key = (f"{spec['group']}/{version['name']}", spec["names"]["kind"])
+            yield key, Draft202012Validator(closed(schema))
+
+
+def closed(schema: Manifest) -> Manifest:
+    """Return the schema with unknown fields forbidden wherever it lists the known ones, as a strict API server does.
+
+    `oneOf` and its kin stay as they are: there `properties` is a condition on a few fields, not the list of all.
+    """
+    result = dict(schema)
+    if "properties" in schema:
+        result["properties"] = {name: closed(child) for name, child in schema["properties"].items()}
+        if not schema.get("x-kubernetes-preserve-unknown-fields"):
+            result.setdefault("additionalProperties", False)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            result[key] = closed(schema[key])
+    return result

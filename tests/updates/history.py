@@ -1,0 +1,63 @@
+"""The releases of this repository, and a clone in which they are tagged."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "Owner",
+    "GIT_AUTHOR_EMAIL": "owner@example.com",
+    "GIT_COMMITTER_NAME": "Owner",
+    "GIT_COMMITTER_EMAIL": "owner@example.com",
+}
+VERSION = re.compile(r'^version = "(\d+\.\d+\.\d+)"$', re.MULTILINE)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git in a folder, as an owner with an identity; return what it prints."""
+    command = ["git", "-C", str(folder), "-c", "commit.gpgsign=false", *arguments]
+    return subprocess.run(command, env=os.environ | IDENTITY, capture_output=True, text=True, check=True).stdout
+
+
+def releases() -> dict[str, str]:
+    """Return version and commit of each release, oldest first: the commits that change the version."""
+    found: dict[str, str] = {}
+    for commit in git(ROOT, "log", "--reverse", "--format=%H", "--", "pyproject.toml").split():
+        version = VERSION.search(git(ROOT, "show", f"{commit}:pyproject.toml"))
+        if version:
+            found.setdefault(version[1], commit)
+    return found
+
+
+def tagged_clone(folder: Path) -> Path:
+    """Clone this repository, tag its releases, and commit on top what the working tree has besides.
+
+    The newest state is tagged too, with a version after all others, as the next release would be.
+    """
+    git(ROOT, "clone", "--quiet", "--no-hardlinks", str(ROOT), str(folder))
+    for version, commit in releases().items():
+        git(folder, "tag", "--force", f"v{version}", commit)
+    for name in git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "-z").strip("\0").split("\0"):
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.exists():
+            shutil.copy(source, target)
+        else:
+            target.unlink(missing_ok=True)
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", "The working tree")
+    git(folder, "tag", "v9999.0.0")
+    return folder
+
+
+def copier(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run Copier as an owner would, and return how it ended."""
+    command = [sys.executable, "-W", "ignore", "-m", "copier", *arguments]
+    return subprocess.run(command, cwd=cwd, env=os.environ | IDENTITY, capture_output=True, text=True, check=False)
