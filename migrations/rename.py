@@ -33,6 +33,7 @@ def main(*paths: str) -> None:
             for name in sorted(tracked(old) | rendered(base, old)):
                 merge(Path(name), Path(new + name.removeprefix(old)), base / name)
             remove_empty(Path(old))
+            remove_empty(Path(new))
 
 
 @contextlib.contextmanager
@@ -123,7 +124,7 @@ def write(path: Path, content: bytes, *, like: Path) -> None:
 def remove_empty(folder: Path) -> None:
     """Remove a folder and those below it, if no file is left in them."""
     for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
-        if path.is_dir() and not any(path.iterdir()):
+        if path.is_dir() and not any(path.iterdir()):  # a path that is gone is no folder
             path.rmdir()
 
 

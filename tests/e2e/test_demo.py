@@ -95,7 +95,7 @@ def named(document: Path) -> set[str]:
     return {target for line in lines if line for target in line[1].split()}
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/benchmarks.md"])
 def test_every_target_in_our_documents_exists(name: str) -> None:
     assert named(ROOT / name) <= targets(ROOT / "Makefile") | {"dev", "settings"}
 

@@ -50,7 +50,7 @@ def test_the_domain_lands_in_every_door_and_only_http_has_one(odd: dict[str, lis
         host for each in pick(objects, "Gateway") for server in each["spec"]["servers"] for host in server["hosts"]
     ]
     doors += [each["spec"]["hosts"][0] for each in pick(objects, "VirtualService")]
-    assert set(doors) == ({"odd-one.odd.test"} if "http" in ports(odd["dev"]) else set())
+    assert set(doors) == ({"odd-one.odd.test"} if "http" in ports(odd["development"]) else set())
 
 
 def test_no_default_shows_through(odd: dict[str, list[Manifest]]) -> None:

@@ -136,6 +136,6 @@ def test_the_mesh_waits_longer_than_the_service(built: Built, mesh: str) -> None
     [("istio", "labels", "sidecar.istio.io/inject"), ("linkerd", "annotations", "linkerd.io/inject")],
 )
 def test_pods_join_the_mesh_everywhere_but_in_dev(built: Built, mesh: str, where: str, name: str) -> None:
-    names = ("dev", "staging", "production", "service-mesh")
+    names = ("development", "staging", "production", "service-mesh")
     joined = {each for each in names if name in pod_of(built("minimal", mesh, each))["metadata"][where]}
     assert joined == {"staging", "production", "service-mesh"}

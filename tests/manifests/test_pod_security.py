@@ -132,7 +132,7 @@ def test_every_pod_conforms_to_the_restricted_standard(manifests: list[Manifest]
     ],
 )
 def test_a_pod_that_violates_a_control_is_found(built: Built, control: str, change: Change) -> None:
-    spec = copy.deepcopy(pod_of(built("fastapi", "none", "dev"))["spec"])
+    spec = copy.deepcopy(pod_of(built("fastapi", "none", "development"))["spec"])
     change(spec, spec["containers"][0]["securityContext"])
     assert list(violations(spec)) == [control]
 

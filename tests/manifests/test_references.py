@@ -119,6 +119,11 @@ def test_every_object_is_in_the_namespace_that_is_created(manifests: list[Manife
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mesh", MESHES)
 def test_each_overlay_stands_for_its_environment(built: Built, kind: str, mesh: str) -> None:
-    expected = {"dev": "development", "staging": "staging", "production": "production", "service-mesh": "staging"}
+    expected = {
+        "development": "development",
+        "staging": "staging",
+        "production": "production",
+        "service-mesh": "staging",
+    }
     found = {overlay: environment(built(kind, mesh, overlay))["ENVIRONMENT"] for overlay in overlays(mesh)}
     assert found == {overlay: expected[overlay] for overlay in overlays(mesh)}

@@ -30,7 +30,7 @@ def test_the_folder_holds_exactly_the_overlays_that_are_built(render: Render, ki
 
 @pytest.mark.parametrize("kind", ["Deployment", "NetworkPolicy", "HorizontalPodAutoscaler"])
 def test_a_typo_in_a_core_object_is_found(built: Built, kind: str) -> None:
-    wrong = copy.deepcopy(one(built("fastapi", "none", "dev"), kind))
+    wrong = copy.deepcopy(one(built("fastapi", "none", "development"), kind))
     wrong["spec"]["podSelektor"] = {}
     assert "podSelektor" in str(problems(wrong))
 

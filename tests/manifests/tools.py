@@ -29,7 +29,7 @@ Built = Callable[[str, str, str], list[Manifest]]
 
 def overlays(mesh: str) -> list[str]:
     """Return the overlays that a service with this mesh has."""
-    return ["dev", "production", "staging", *(["service-mesh"] if mesh != "none" else [])]
+    return ["development", "production", "staging", *(["service-mesh"] if mesh != "none" else [])]
 
 
 def build(overlay: Path) -> list[Manifest]:

@@ -208,17 +208,6 @@ def test_compose_waits_until_the_service_has_drained(composed: dict[str, Any]) -
     assert float(composed["stop_grace_period"].removesuffix("s")) >= drain + 5
 
 
-def compose_answers() -> bool:
-    """Say whether Docker's compose is on this machine; it needs no daemon to check a file."""
-    docker = shutil.which("docker") or "false"
-    return subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0
-
-
-@pytest.mark.skipif(not compose_answers(), reason="docker compose is not there")
-def test_compose_itself_accepts_the_file(service: Path) -> None:
-    run("docker", "compose", "--file", str(service / "compose.yaml"), "config", "--quiet")
-
-
 # Workflows ----------------------------------------------------------------------------------------------------
 
 

@@ -131,10 +131,17 @@ def test_an_update_of_an_untouched_service_equals_a_new_render(
 
 @pytest.mark.slow
 def test_an_edit_that_clashes_in_a_renamed_file_is_shown_as_a_conflict(template_history: Path, tmp_path: Path) -> None:
-    service = rendered(template_history, tmp_path, "0.1.0")
-    file = service / "k8s/overlays/dev/kustomization.yaml"
-    file.write_text("# all of it is ours\n" + "".join(f"# {line}" for line in file.read_text().splitlines(True)))
-    commit(service, "Comment everything out")
+    git(tmp_path, "clone", "--quiet", str(template_history), "later")
+    replace(
+        tmp_path / "later/template/k8s/overlays/development/kustomization.yaml.jinja",
+        "LOG_LEVEL=debug",
+        "LOG_LEVEL=info",
+    )
+    git(tmp_path / "later", "commit", "--quiet", "--all", "--message", "Log less")
+    git(tmp_path / "later", "tag", "v9999.1.0")
+    service = rendered(tmp_path / "later", tmp_path, "0.1.0")
+    replace(service / "k8s/overlays/dev/kustomization.yaml", "LOG_LEVEL=debug", "LOG_LEVEL=error")
+    commit(service, "Log errors only")
     ended = copier("update", "--trust", "--defaults", cwd=service)
     new = "k8s/overlays/development/kustomization.yaml"
     assert f"conflict in {new}" in ended.stderr

@@ -1,0 +1,22 @@
+"""The benchmark runs; what it measures is for people to judge."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.mark.slow
+def test_the_quick_form_prints_a_plausible_row_for_every_server() -> None:
+    command = [sys.executable, "-m", "tests.bench.run", "--quick"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    for name in ("bare FastAPI", "service", "service, traces exported", "usual assembly"):
+        row = re.search(rf"^\| {name} \| ([\d,]+) \|", ended.stdout, re.MULTILINE)
+        assert row, ended.stdout
+        assert int(row[1].replace(",", "")) > 0
