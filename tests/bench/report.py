@@ -8,6 +8,7 @@ import platform
 import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +19,6 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 SHOWN = (
     "asgi-correlation-id",
-    "copier",
     "fastapi",
     "opentelemetry-instrumentation-fastapi",
     "opentelemetry-sdk",
@@ -29,6 +29,7 @@ SHOWN = (
     "uvicorn",
     "uvloop",
 )
+VERSIONS = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
 HEAD = """\
 | | requests/s | of bare | CPU, us a request | p50, ms | p99, ms | memory, MB | more than bare, MB |
 |---|---|---|---|---|---|---|---|
@@ -94,20 +95,13 @@ def summary(rows: list[Figures], rendering: Times) -> str:
 
 def provenance(command: str, python: Path) -> str:
     """Return what made the figures: command, date, class of machine, versions."""
-    listed = subprocess.run(
-        [python, "-c", VERSIONS, *SHOWN[:1], *SHOWN[2:]], capture_output=True, text=True, check=True
-    ).stdout
-    from importlib.metadata import version
-
-    versions = json.loads(listed) | {"copier": version("copier")}
+    listed = subprocess.run([python, "-c", VERSIONS, *SHOWN], capture_output=True, text=True, check=True).stdout
+    versions = sorted({**json.loads(listed), "copier": version("copier")}.items())
     return (
         f"`{command}` on {datetime.now(UTC).date()}; {os.cpu_count()} CPUs ({processor()}), {platform.system()}, "
         f"Python {platform.python_version()}.\n\n"
-        f"Versions: {', '.join(f'{name} {versions[name]}' for name in SHOWN)}.\n"
+        f"Versions: {', '.join(f'{name} {found}' for name, found in versions)}.\n"
     )
-
-
-VERSIONS = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
 
 
 def processor() -> str:

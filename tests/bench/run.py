@@ -32,6 +32,7 @@ class Plan(NamedTuple):
     renders: int = 7
 
 
+COMMAND = "make bench BENCH_FLAGS=--write"
 QUICK = Plan(rounds=2, seconds=0.4, first=500, renders=1)
 
 
@@ -63,7 +64,7 @@ def measure(folder: Path, plan: Plan) -> str:
     step(f"Rendering {plan.renders + 1} times, and Copier's floor as often")
     times = rendering.measure(template, folder / "renders", runs=plan.renders)
     figures = load(python, folder / "logs", plan)
-    return f"{report.summary(figures, times)}\n{report.provenance('make bench', python)}"
+    return f"{report.summary(figures, times)}\n{report.provenance(COMMAND, python)}"
 
 
 def load(python: Path, folder: Path, plan: Plan) -> list[Figures]:
