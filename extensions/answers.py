@@ -6,6 +6,7 @@ import keyword
 import re
 import sys
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,9 +22,14 @@ REGISTRY = re.compile(
 EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
 ANSWERS_FILE = ".copier-answers.yml"
-DEFAULT_PORTS = {"http_port": 8000, "ops_port": 9000}
+DEFAULT_PORTS = {"http_port": 8000, "grpc_port": 50051, "ops_port": 9000}
+DOORS = {"http_port": "http", "grpc_port": "grpc"}
 IDENTITY = {"author_name": "user.name", "author_email": "user.email"}
-CHOICES = {"mesh": ("none", "istio", "linkerd"), "python_version": ("3.11", "3.12", "3.13", "3.14")}
+CHOICES = {
+    "broker": ("kafka", "rabbitmq", "redis"),
+    "mesh": ("none", "istio", "linkerd"),
+    "python_version": ("3.11", "3.12", "3.13", "3.14"),
+}
 
 # YAML reads these words as something else than text.
 YAML_WORDS = frozenset(["false", "null", "off", "true", "yes"])
@@ -133,9 +139,15 @@ def data_problems(data: dict[str, Any], kinds: dict[str, frozenset[str]]) -> Ite
     for question, choices in {"service_kind": kinds, **CHOICES}.items():
         if question in data and data[question] not in choices:
             yield f"{question}: '{data[question]}' is no choice: use one of {', '.join(choices)}."
-    ports = {name: str(data.get(name, port)) for name, port in DEFAULT_PORTS.items()}
-    if "http" in kinds.get(data.get("service_kind", "fastapi"), ()) and ports["http_port"] == ports["ops_port"]:
-        yield f"ops_port: {port_clash(ports['ops_port'], ports['http_port'], 'http_port')}"
+    has = kinds.get(data.get("service_kind", "fastapi"), frozenset())
+    ports = {
+        name: str(data.get(name, port))
+        for name, port in DEFAULT_PORTS.items()
+        if DOORS.get(name, "ops") in {"ops", *has}
+    }
+    for (first, taken), (second, port) in combinations(ports.items(), 2):
+        if problem := port_clash(port, taken, first):
+            yield f"{second}: {problem}"
 
 
 def service_name_problem(name: str) -> str:
@@ -247,6 +259,7 @@ CHECKS: dict[str, Callable[[Any], str]] = {
     "author_name": author_problem,
     "author_email": email_problem,
     "http_port": port_problem,
+    "grpc_port": port_problem,
     "ops_port": port_problem,
     "namespace": namespace_problem,
     "domain": domain_problem,

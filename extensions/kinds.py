@@ -9,16 +9,20 @@ from jinja2 import Environment
 
 # Templates test these booleans, never the name of the kind. A new kind is one row.
 KINDS: dict[str, frozenset[str]] = {
-    "fastapi": frozenset({"http", "tracing"}),
+    "fastapi": frozenset({"http", "storage", "orders", "tracing"}),
     "minimal": frozenset({"worker"}),
 }
-# The features for which marty-lib has an extra of the same name; every service has the operations port.
-EXTRAS = ("http", "tracing")
-FEATURES = frozenset().union(*KINDS.values())
+DOORS = frozenset({"http", "grpc"})
+BACKENDS = frozenset({"database", "redis", "broker"})
+DOMAINS = frozenset({"orders", "catalogue", "identity", "worker"})
+FEATURES = DOORS | BACKENDS | DOMAINS | {"storage", "tracing"}
+# Features and the extra of marty-lib that each needs; every service has the operations port.
+EXTRAS = {"http": "http", "grpc": "grpc", "database": "db", "redis": "redis", "tracing": "tracing"}
+BROKERS = ("kafka", "rabbitmq", "redis")
 
 
 class Kinds(ContextHook):
-    """Add `has_<feature>` for every feature, `is_<mesh>` for every mesh, `has_mesh` and `marty_lib_extras`."""
+    """Add `has_<feature>`, `has_mesh`, `is_<mesh>`, `is_<broker>` and `marty_lib_extras`."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -27,6 +31,10 @@ class Kinds(ContextHook):
     def hook(self, context: dict[str, Any]) -> None:
         has = KINDS.get(context.get("service_kind", ""), frozenset())
         context.update({f"has_{feature}": feature in has for feature in FEATURES})
-        context["marty_lib_extras"] = ",".join(["ops", *(extra for extra in EXTRAS if extra in has)])
         mesh = context.get("mesh", "none")
+        broker = context.get("broker", "") if "broker" in has else ""
+        context.update({f"is_{name}": name == broker for name in ("kafka", "rabbitmq")})
+        context["is_redis_streams"] = broker == "redis"
+        extras = ["ops", *(extra for feature, extra in EXTRAS.items() if feature in has)]
+        context["marty_lib_extras"] = ",".join([*extras, f"events-{broker}"] if broker else extras)
         context.update(has_mesh=mesh != "none", is_istio=mesh == "istio", is_linkerd=mesh == "linkerd")
