@@ -161,7 +161,7 @@ def test_the_console_is_for_people(logs: Any) -> None:
     log.configure(LogSettings(format="console"), service="orders")
 
     log.get().info("order.placed", password=SECRET)
-    log.access({"event": "http.request", "path": "/orders", "status": 200})
+    log.access("http.request", context.new(), 0.1, path="/orders", status=200)
     try:
         raise ConnectionError(f"redis://:{SECRET}@cache")
     except ConnectionError:
@@ -183,10 +183,25 @@ def test_a_redirected_output_is_json_by_default(logs: Any, capsys: pytest.Captur
     assert logs.one("redirected")
 
 
-def test_the_access_line_has_service_level_and_time(logs: Any) -> None:
-    log.access({"event": "http.request", "path": "/\ud800"})
+def test_the_access_line_has_the_requests_ids_service_level_and_time(logs: Any) -> None:
+    request = context.RequestContext("r-1", "4" * 32, "5" * 16)
 
-    assert logs.one("http.request").keys() == {"event", "path", "level", "timestamp", "service", "version"}
+    log.access("http.request", request, 0.0123456, path='/"\n\ud800', status=200)
+
+    line = logs.one("http.request")
+    assert line.pop("timestamp")
+    assert line == {
+        "event": "http.request",
+        "path": '/"\n\ud800',
+        "status": 200,
+        "duration_ms": 12.346,
+        "request_id": "r-1",
+        "trace_id": "4" * 32,
+        "span_id": "5" * 16,
+        "level": "info",
+        "service": "orders",
+        "version": "1.2.3",
+    }
 
 
 def test_without_a_loop_a_line_is_written_at_once() -> None:

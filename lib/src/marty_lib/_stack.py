@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from marty_lib import context, log, metrics, tracing
+from marty_lib._deadlines import Deadlines
 from marty_lib.context import RequestContext
 from marty_lib.errors import DeadlineExceeded, PayloadTooLarge, ServiceError, Unavailable, problem
 from marty_lib.health import Health
@@ -54,6 +55,7 @@ class Stack:
         self.metrics = settings.metrics
         self.secure = security_headers(settings) if settings.security_headers else []
         self.own_names = {b"x-request-id", *(name for name, _ in self.secure)}
+        self.deadlines = Deadlines()
         self.active = 0
         if self.metrics:
             metrics.HTTP_ACTIVE.set_function(lambda: self.active)
@@ -77,11 +79,12 @@ class Stack:
             self._record(scope, request, exchange, time.perf_counter() - began)
 
     def _context(self, scope: Any) -> tuple[RequestContext, object | None]:
-        request = scope.get(tracing.SCOPE_KEY) or context.from_headers(scope["headers"] if self.trust else ())
-        if self.timeout is not None:
-            latest = time.monotonic() + self.timeout
-            if request.deadline is None or request.deadline > latest:
-                request = request._replace(deadline=latest)
+        latest = None if self.timeout is None else time.monotonic() + self.timeout
+        request: RequestContext | None = scope.get(tracing.SCOPE_KEY)
+        if request is None:
+            request = context.from_headers(scope["headers"] if self.trust else (), latest=latest)
+        else:
+            request = request._replace(deadline=context.earlier(request.deadline, latest))
         return tracing.bind(request) if self.traced else (request, None)
 
     async def _answer(self, scope: Any, receive: Any, exchange: _Exchange) -> None:
@@ -92,8 +95,12 @@ class Stack:
             if deadline is None:
                 await self.app(scope, limited, exchange.send)
                 return
-            async with asyncio.timeout(deadline - time.monotonic()) as timer:
-                await self.app(scope, limited, exchange.send)
+            async with asyncio.timeout(None) as timer:
+                self.deadlines.watch(timer, deadline)
+                try:
+                    await self.app(scope, limited, exchange.send)
+                finally:
+                    self.deadlines.forget(timer)
         except ServiceError as error:
             await exchange.fail(error)
         except TimeoutError as error:
@@ -145,17 +152,7 @@ class Stack:
             metrics.observe_http(scope["method"], route, status, seconds)
         if self.log:
             log.access(
-                {
-                    "event": "http.request",
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "route": route,
-                    "status": status,
-                    "duration_ms": round(seconds * 1000, 3),
-                    "request_id": request.request_id,
-                    "trace_id": request.trace_id,
-                    "span_id": request.span_id,
-                }
+                "http.request", request, seconds, method=scope["method"], path=scope["path"], route=route, status=status
             )
 
 

@@ -76,11 +76,12 @@ def new(*, deadline: float | None = None) -> RequestContext:
     return RequestContext(trace_id, trace_id, f"{getrandbits(64) or 1:016x}", deadline=deadline)
 
 
-def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> RequestContext:
+def from_headers(headers: Iterable[tuple[bytes, bytes]], *, latest: float | None = None) -> RequestContext:
     """Return the context that a caller's headers describe; what is missing or malformed is made anew.
 
     Args:
         headers: lower-case names and values, as ASGI has them.
+        latest: the deadline where the caller names none or a later one, in seconds of `time.monotonic()`.
     """
     found: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -88,7 +89,7 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> RequestContext:
             # Several fields of one name are one list, which is right for tracestate and malformed for the others.
             found[name] = found[name] + b"," + value if name in found else value
     if not found:
-        return new()
+        return new(deadline=latest)
     parent = _TRACEPARENT.fullmatch(found.get(b"traceparent", b""))
     trace_id = parent[1].decode() if parent else f"{getrandbits(128) or 1:032x}"
     request_id = found.get(b"x-request-id", b"")
@@ -100,8 +101,13 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> RequestContext:
         f"{getrandbits(64) or 1:016x}",
         bool(parent and int(parent[3], 16) & 1),
         tracestate.decode() if parent and _TRACESTATE.fullmatch(tracestate) else "",
-        time.monotonic() + float(seconds) if _SECONDS.fullmatch(seconds) else None,
+        earlier(time.monotonic() + float(seconds) if _SECONDS.fullmatch(seconds) else None, latest),
     )
+
+
+def earlier(deadline: float | None, latest: float | None) -> float | None:
+    """Return the earlier of two deadlines; None is never."""
+    return min((each for each in (deadline, latest) if each is not None), default=None)
 
 
 def remaining() -> float | None:
