@@ -13,7 +13,17 @@ import pytest
 
 SOURCE = Path(marty_lib.__file__).parent
 MODULES = sorted(SOURCE.glob("*.py"))
-EXTRAS = {"fastapi", "starlette", "uvicorn", "prometheus_client", "opentelemetry", "pytest", "httpx2"}
+EXTRAS = {
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "prometheus_client",
+    "opentelemetry",
+    "pytest",
+    "httpx2",
+    "sqlalchemy",
+    "alembic",
+}
 
 
 def imported_by(statement: str) -> set[str]:

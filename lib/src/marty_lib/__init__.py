@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from marty_lib._main import main
     from marty_lib._server import Server
     from marty_lib.context import RequestContext, current, outgoing_headers, remaining
+    from marty_lib.db import Base, Database, DatabaseSettings
     from marty_lib.errors import (
         Conflict,
         DeadlineExceeded,
@@ -49,6 +50,7 @@ _HOME = {
     "_main": ("main",),
     "_server": ("Server",),
     "context": ("RequestContext", "current", "outgoing_headers", "remaining"),
+    "db": ("Base", "Database", "DatabaseSettings"),
     "errors": (
         "Conflict",
         "DeadlineExceeded",
@@ -84,8 +86,11 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "App",
+    "Base",
     "Component",
     "Conflict",
+    "Database",
+    "DatabaseSettings",
     "DeadlineExceeded",
     "DrainSettings",
     "Embedded",

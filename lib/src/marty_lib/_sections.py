@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -20,6 +21,19 @@ class Embedded(NamedTuple):
 
     value: object
     instead: str
+
+
+class SecretUrl(SecretStr):
+    """A URL that may hold a password: shown without it, and without its query."""
+
+    def _display(self) -> str:
+        try:
+            parts = urlsplit(self.get_secret_value())
+        except ValueError:
+            return "***"
+        secret, at, hosts = parts.netloc.rpartition("@")
+        user = secret.partition(":")[0]
+        return f"{parts.scheme}://{f'{user}:***' if at else ''}{at}{hosts}{parts.path}"
 
 
 class Section(BaseModel):

@@ -28,6 +28,7 @@ from marty_lib._sections import HttpSettings as HttpSettings
 from marty_lib._sections import LogSettings as LogSettings
 from marty_lib._sections import OpsSettings as OpsSettings
 from marty_lib._sections import OtelSettings as OtelSettings
+from marty_lib._sections import SecretUrl as SecretUrl
 from marty_lib._sections import Section as Section
 
 
@@ -159,10 +160,11 @@ def unfit_for_production(settings: ServiceSettings) -> Iterator[Wrong]:
         yield Wrong("DEBUG", "must be false in production")
     defaults = {name: default for name, _, default in fields(type(settings).model_construct())}
     for name, field, value in fields(settings):
-        for mark in field.metadata:
-            if isinstance(mark, Embedded) and value == mark.value and not settings.allow_embedded:
+        marks = [mark for mark in field.metadata if isinstance(mark, Embedded)]
+        for mark in marks:
+            if value == mark.value and not settings.allow_embedded:
                 yield Wrong(name, f"is embedded, which production refuses. {mark.instead}, or set ALLOW_EMBEDDED=true")
-        if isinstance(value, SecretStr) and value.get_secret_value() and value == defaults.get(name):
+        if not marks and isinstance(value, SecretStr) and value.get_secret_value() and value == defaults.get(name):
             yield Wrong(name, "is the default secret, which everybody knows: set one of your own")
 
 

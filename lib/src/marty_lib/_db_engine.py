@@ -1,0 +1,165 @@
+"""Engines for PostgreSQL and SQLite, with time-outs everywhere and no retry that nobody sees."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, PoolProxiedConnection
+
+from marty_lib import _db_errors, log
+from marty_lib._db_metrics import TIMEOUTS, WAIT
+from marty_lib._db_settings import MEMORY, DatabaseSettings
+
+# The server ends a statement before the client does, which must then give up the connection.
+GRACE = 2.0
+
+
+class MeasuredPool(AsyncAdaptedQueuePool):
+    """A pool that tells how long work waits, and refuses it as `Unavailable` when that is too long."""
+
+    def connect(self) -> PoolProxiedConnection:
+        began = time.perf_counter()
+        try:
+            return super().connect()
+        except PoolTimeout as error:
+            TIMEOUTS.inc()
+            raise _db_errors.busy() from error
+        finally:
+            WAIT.observe(time.perf_counter() - began)
+
+
+def create(
+    settings: DatabaseSettings,
+    *,
+    url: str,
+    size: int,
+    overflow: int = 0,
+    poolclass: type[Pool] = AsyncAdaptedQueuePool,
+    **server: str,
+) -> AsyncEngine:
+    """Return an engine whose errors are translated.
+
+    Args:
+        settings: time-outs.
+        url: of the database; `of_memory` makes one for a database in memory.
+        size: connections that stay open.
+        overflow: further ones.
+        poolclass: of the pool.
+        server: PostgreSQL's own settings for each connection, instead of the time-outs in `settings`.
+    """
+    sqlite = settings.is_sqlite
+    engine = create_async_engine(
+        url,
+        poolclass=poolclass,
+        pool_size=size,
+        max_overflow=overflow,
+        pool_timeout=settings.pool_timeout,
+        # In memory nothing is gained by a new connection.
+        pool_recycle=-1 if sqlite else settings.pool_recycle or -1,
+        pool_use_lifo=True,
+        hide_parameters=True,
+        connect_args={"timeout": settings.lock_timeout} if sqlite else _of_postgresql(settings, server),
+    )
+    _db_errors.watch(engine.sync_engine)
+    if sqlite:
+        _tame_sqlite(engine)
+    else:
+        event.listen(engine.sync_engine.pool, "checkout", _refuse_closed)
+    return engine
+
+
+def of_memory() -> str:
+    """Return a URL for a new database in memory that several connections share, and that is gone with the last."""
+    return f"sqlite+aiosqlite:///file:/marty-{uuid4().hex}?vfs=memdb&uri=true"
+
+
+def keep(url: str) -> sqlite3.Connection | None:
+    """Return a connection that keeps a database in memory while others come and go; None where nothing is lost."""
+    target = make_url(url)
+    if "vfs" not in target.query:
+        return None
+    return sqlite3.connect(f"{target.database}?vfs={target.query['vfs']}", uri=True, check_same_thread=False)
+
+
+def url_of(settings: DatabaseSettings) -> str:
+    """Return the URL to connect to; each call makes a database of its own where it is in memory."""
+    url = settings.url.get_secret_value()
+    return of_memory() if url == MEMORY else url
+
+
+def _of_postgresql(settings: DatabaseSettings, server: dict[str, str]) -> dict[str, Any]:
+    limits = {
+        "statement_timeout": _milliseconds(settings.statement_timeout),
+        "lock_timeout": _milliseconds(settings.lock_timeout),
+        "idle_in_transaction_session_timeout": _milliseconds(settings.idle_timeout),
+        "timezone": "UTC",
+    } | server
+    longest = int(limits["statement_timeout"]) / 1000
+    return {
+        "timeout": settings.connect_timeout,
+        # A server that hangs ends nothing.
+        "command_timeout": longest + GRACE if longest else None,
+        "server_settings": limits,
+        "async_creator_fn": Connector(),
+    }
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))
+
+
+class Connector:
+    """Connects to PostgreSQL; says once in the log that it cannot, and once that it can again."""
+
+    def __init__(self) -> None:
+        self._failing = False
+
+    async def __call__(self, *arguments: Any, **options: Any) -> Any:
+        import asyncpg
+
+        try:
+            connection = await asyncpg.connect(*arguments, **options)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            self._tell(failing=True, reason=f"{type(error).__name__}: {error}")
+            raise _db_errors.unreachable() from error
+        self._tell(failing=False)
+        return connection
+
+    def _tell(self, *, failing: bool, reason: str = "") -> None:
+        if failing and not self._failing:
+            log.get().warning("database.unreachable", reason=reason)
+        elif self._failing and not failing:
+            log.get().info("database.reachable")
+        self._failing = failing
+
+
+def _refuse_closed(connection: Any, *_: Any) -> None:
+    """Do not hand out a connection whose server has gone; looking costs no round trip, as a ping would."""
+    if connection.driver_connection.is_closed():
+        raise InvalidatePoolError()
+
+
+def _tame_sqlite(engine: AsyncEngine) -> None:
+    """Have SQLite keep to foreign keys, begin transactions where they begin, and not block readers on a file."""
+
+    def connected(connection: Any, _: Any) -> None:
+        # The driver's own BEGIN comes before changes only; a transaction that reads first could not change then.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("foreign_keys = ON", "journal_mode = WAL", "synchronous = NORMAL"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine.sync_engine, "connect", connected)
+    event.listen(engine.sync_engine, "begin", begin)
