@@ -267,16 +267,16 @@ def test_info_names_the_service(run: Run) -> None:
     assert get(f"{process.ops}/info")[2] == {"name": "bare", "version": "1", "environment": "development"}
 
 
-def command(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    (tmp_path / "a_command.py").write_text(bare())
-    environment = {"PYTHONPATH": str(tmp_path), "OPS_PORT": "hunter2"}
+def command(tmp_path: Path, *arguments: str, source: str = "", ops_port: str = "0") -> subprocess.CompletedProcess[str]:
+    (tmp_path / "a_command.py").write_text(source or bare())
+    environment = {"PYTHONPATH": str(tmp_path), "OPS_PORT": ops_port}
     return subprocess.run(
         [sys.executable, "-m", "a_command", *arguments], env=environment, text=True, capture_output=True, check=False
     )
 
 
 def test_the_reference_of_settings_shows_defaults_whatever_is_set(tmp_path: Path) -> None:
-    done = command(tmp_path, "settings")
+    done = command(tmp_path, "settings", ops_port="hunter2")
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "| `OPS_PORT` | `9000` | Port of the operations; 0 takes a free one. |" in done.stdout
@@ -286,4 +286,51 @@ def test_an_unknown_argument_is_refused(tmp_path: Path) -> None:
     done = command(tmp_path, "serve", "--fast")
 
     assert done.returncode == 1
-    assert done.stderr.startswith("unknown arguments serve --fast: ")
+    assert done.stderr.startswith("unknown arguments serve --fast: give none to run the service, or one of `settings`")
+
+
+COUNTER = """
+from marty_lib import App, ServiceSettings, StartError, main
+
+
+class Counter:
+    name = "counter"
+
+    def __init__(self):
+        self.commands = {"count": self.count}
+
+    async def start(self): ...
+
+    async def stop(self): ...
+
+    async def count(self, arguments):
+        if not arguments:
+            raise StartError("say what to count")
+        print(len(arguments))
+
+
+def create_app(settings):
+    app = App(settings, name="orders", version="1.2.3")
+    app.add(Counter())
+    return app
+
+
+if __name__ == "__main__":
+    main(ServiceSettings, create_app)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "output"),
+    [(["a", "b"], 0, "2\n"), ([], 1, "say what to count\n")],
+)
+def test_a_component_brings_commands(tmp_path: Path, arguments: list[str], code: int, output: str) -> None:
+    done = command(tmp_path, "count", *arguments, source=COUNTER)
+
+    assert (done.returncode, done.stdout + done.stderr) == (code, output)
+
+
+def test_the_commands_are_listed_for_an_unknown_one(tmp_path: Path) -> None:
+    done = command(tmp_path, "guess", source=COUNTER)
+
+    assert done.stderr.endswith("or one of `settings`, `count`\n")

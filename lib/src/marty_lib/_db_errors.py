@@ -94,13 +94,16 @@ def _commit(connection: Connection) -> None:
 def _failed(failure: ExceptionContext) -> None:
     error, connection = failure.original_exception, failure.connection
     state = None
-    if connection is not None:
+    if connection is not None and not connection.invalidated:
         state = connection.info.get(STATE)
         if not connection.in_nested_transaction():
             connection.info[STATE] = "failed"
     if isinstance(error, OSError) or _sqlstate(error) == READ_ONLY:
         # TimeoutError is one: the server is silent, and what it may yet answer belongs to nobody.
         failure.is_disconnect = True
+    elif connection is not None and state == "committing":
+        # SQLite would go on with the transaction.
+        connection.connection.rollback()
     told = _meaning(error, lost=failure.is_disconnect, committing=state == "committing")
     if told is not None:
         raise told from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVarTuple
 
 from sqlalchemy import DateTime, MetaData, Select, tuple_
 from sqlalchemy.engine import CursorResult, Dialect
@@ -13,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.types import TypeDecorator
 
+Columns = TypeVarTuple("Columns")
 NAMES = {
     "ix": "ix_%(column_0_N_label)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -53,13 +54,13 @@ class Base(DeclarativeBase):
 
 
 def keyset(
-    statement: Select[Any],
+    statement: Select[*Columns],
     columns: Sequence[InstrumentedAttribute[Any]],
     *,
     after: Sequence[object] | None,
     limit: int,
     newest_first: bool = False,
-) -> Select[Any]:
+) -> Select[*Columns]:
     """Return the statement for one page: as fast for the last as for the first, with an index on `columns`.
 
     Args:
