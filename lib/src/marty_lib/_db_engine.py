@@ -43,7 +43,7 @@ def create(
     size: int,
     overflow: int = 0,
     poolclass: type[Pool] = AsyncAdaptedQueuePool,
-    **server: str,
+    unlimited: bool = False,
 ) -> AsyncEngine:
     """Return an engine whose errors are translated.
 
@@ -53,7 +53,7 @@ def create(
         size: connections that stay open.
         overflow: further ones.
         poolclass: of the pool.
-        server: PostgreSQL's own settings for each connection, instead of the time-outs in `settings`.
+        unlimited: let statements and transactions take their time, as migrations must.
     """
     sqlite = settings.is_sqlite
     engine = create_async_engine(
@@ -66,7 +66,7 @@ def create(
         pool_recycle=-1 if sqlite else settings.pool_recycle or -1,
         pool_use_lifo=True,
         hide_parameters=True,
-        connect_args={"timeout": settings.lock_timeout} if sqlite else _of_postgresql(settings, server),
+        connect_args={"timeout": settings.lock_timeout} if sqlite else _of_postgresql(settings, unlimited=unlimited),
     )
     _db_errors.watch(engine.sync_engine)
     if sqlite:
@@ -95,24 +95,25 @@ def url_of(settings: DatabaseSettings) -> str:
     return of_memory() if url == MEMORY else url
 
 
-def _of_postgresql(settings: DatabaseSettings, server: dict[str, str]) -> dict[str, Any]:
+def _of_postgresql(settings: DatabaseSettings, *, unlimited: bool) -> dict[str, Any]:
     limits = {
-        "statement_timeout": _milliseconds(settings.statement_timeout),
-        "lock_timeout": _milliseconds(settings.lock_timeout),
-        "idle_in_transaction_session_timeout": _milliseconds(settings.idle_timeout),
-        "timezone": "UTC",
-    } | server
-    longest = int(limits["statement_timeout"]) / 1000
+        "statement_timeout": settings.statement_timeout,
+        "lock_timeout": settings.lock_timeout,
+        "idle_in_transaction_session_timeout": settings.idle_timeout,
+    }
+    longest = 0 if unlimited else settings.statement_timeout
     return {
         "timeout": settings.connect_timeout,
         # A server that hangs ends nothing.
         "command_timeout": longest + GRACE if longest else None,
-        "server_settings": limits,
+        "server_settings": {name: "0" if unlimited else milliseconds(value) for name, value in limits.items()}
+        | {"timezone": "UTC"},
         "async_creator_fn": Connector(),
     }
 
 
-def _milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
+    """Return a time as PostgreSQL's settings have it."""
     return str(round(seconds * 1000))
 
 

@@ -14,26 +14,42 @@ import asyncio
 import contextlib
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from sqlalchemy import text
+from sqlalchemy import MetaData, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from marty_lib import _db_engine, _db_metrics
+from marty_lib import _db_engine, _db_metrics, log
 from marty_lib._db_errors import Contention as Contention
 from marty_lib._db_errors import is_unique_violation as is_unique_violation
 from marty_lib._db_errors import unique_as as unique_as
 from marty_lib._db_settings import DatabaseSettings as DatabaseSettings
+from marty_lib._db_start import wait_until
 from marty_lib._db_tables import Base as Base
 from marty_lib._db_tables import UtcDateTime as UtcDateTime
 from marty_lib._db_tables import found as found
 from marty_lib._db_tables import keyset as keyset
+from marty_lib.errors import Unavailable
 
 T = TypeVar("T")
 FIRST_PAUSE = 0.02
+
+
+def run_environment(metadata: MetaData, settings: Callable[[], DatabaseSettings]) -> None:
+    """Be the service's `migrations/env.py`.
+
+    Args:
+        metadata: the tables that the schema shall have.
+        settings: reads where the database is, where Alembic's own command asks for it.
+    """
+    from marty_lib import _migrations
+
+    _migrations.run_environment(metadata, settings)
 
 
 class _Unit(NamedTuple):
@@ -48,12 +64,15 @@ class Database:
 
     Args:
         settings: URL, pool and time-outs.
+        migrations: folder of Alembic's revisions in the service's package; without one the schema is not looked at.
         name: as shown in readiness.
     """
 
-    def __init__(self, settings: DatabaseSettings, *, name: str = "database") -> None:
+    def __init__(self, settings: DatabaseSettings, *, migrations: Path | None = None, name: str = "database") -> None:
         self.name = name
         self.settings = settings
+        self.migrations = migrations
+        self.commands = {"migrate": self.migrate} if migrations else {}
         self._url = _db_engine.url_of(settings)
         self._unit: ContextVar[_Unit | None] = ContextVar(f"marty_unit_of_{name}", default=None)
         self._keeper: sqlite3.Connection | None = None
@@ -71,9 +90,15 @@ class Database:
         return engine
 
     async def start(self) -> None:
-        """Return when the database answers."""
+        """Return when the database answers and its schema is up to date; one of SQLite is brought there.
+
+        Raises:
+            StartError: where that is not so after `start_timeout` seconds.
+        """
         self._keeper = _db_engine.keep(self._url)
-        await self.check()
+        await wait_until(self._lacks, seconds=self.settings.start_timeout)
+        if self.migrations is not None and self.settings.is_sqlite:
+            await _upgrade(self.settings, self.migrations, self._url)
 
     async def stop(self) -> None:
         """Close all connections."""
@@ -81,6 +106,41 @@ class Database:
         await self.engine.dispose()
         if self._keeper is not None:
             self._keeper.close()
+
+    async def migrate(self, _: Sequence[str] = ()) -> None:
+        """Bring the schema up to date: the command `migrate`. Two at once are safe.
+
+        Raises:
+            StartError: where the database does not answer for `start_timeout` seconds.
+        """
+        assert self.migrations is not None
+        if self._keeper is None and self._url != self.settings.url.get_secret_value():
+            log.get().warning("database.not_migrated", reason="it is in memory, and migrated at each start")
+            return
+        await wait_until(self._unreachable, seconds=self.settings.start_timeout)
+        await _upgrade(self.settings, self.migrations, self._url)
+        await self._probe.dispose()
+        log.get().info("database.migrated")
+
+    async def _unreachable(self) -> str:
+        try:
+            await self.check()
+        except Unavailable as error:
+            return f"the database cannot be reached ({error.__cause__ or error}): check DATABASE_URL"
+        except DBAPIError as error:
+            return f"the database cannot be opened ({error.orig}): check DATABASE_URL"
+        return ""
+
+    async def _lacks(self) -> str:
+        wrong = await self._unreachable()
+        if wrong or self.migrations is None or self.settings.is_sqlite:
+            return wrong
+        from marty_lib import _migrations
+
+        async with self._probe.connect() as connection:
+            revision = await connection.run_sync(_migrations.missing, self.migrations)
+        command = f"python -m {self.migrations.parent.name} migrate"
+        return f"the database's schema is not at revision {revision}: run `{command}`" if revision else ""
 
     async def check(self) -> None:
         """Raise where the database does not answer."""
@@ -156,3 +216,10 @@ class Database:
             await asyncio.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
         async with self.transaction():
             return await work()
+
+
+async def _upgrade(settings: DatabaseSettings, folder: Path, url: str) -> None:
+    # Alembic is slow to import, and a service on a server does not need it to run.
+    from marty_lib import _migrations
+
+    await _migrations.upgrade(settings, folder, url=url)
