@@ -23,6 +23,8 @@ EXTRAS = {
     "httpx2",
     "sqlalchemy",
     "alembic",
+    "redis",
+    "fakeredis",
 }
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from marty_lib.health import Health
     from marty_lib.http import create_api, serve
+    from marty_lib.redis import Redis, RedisSettings
     from marty_lib.settings import (
         DrainSettings,
         Embedded,
@@ -69,6 +70,7 @@ _HOME = {
     ),
     "health": ("Health",),
     "http": ("create_api", "serve"),
+    "redis": ("Redis", "RedisSettings"),
     "settings": (
         "DrainSettings",
         "Embedded",
@@ -107,6 +109,8 @@ __all__ = [
     "PreconditionFailed",
     "PreconditionRequired",
     "RateLimited",
+    "Redis",
+    "RedisSettings",
     "RequestContext",
     "Section",
     "Server",

@@ -27,9 +27,9 @@ STOP_TIMEOUT = 5.0
 class Component(Protocol):
     """A part that is started and stopped with the application.
 
-    It may have more: `async check()` becomes a readiness check; `async wait()` returns when the part has ended by
-    itself, which ends the application; `async drain()` finishes the work under way, with `drain_phase` 0 for
-    what takes work in by itself (workers, consumers) and 1 for servers.
+    It may have more: `async check()` becomes a readiness check, whose result is only shown where `required` is false;
+    `async wait()` returns when the part has ended by itself, which ends the application; `async drain()` finishes the
+    work under way, with `drain_phase` 0 for what takes work in by itself (workers, consumers) and 1 for servers.
     """
 
     name: str
@@ -88,7 +88,7 @@ class App:
         self._components.append(component)
         check = getattr(component, "check", None)
         if check is not None:
-            self.health.add(component.name, check)
+            self.health.add(component.name, check, required=getattr(component, "required", True))
         return component
 
     @property
