@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from marty_lib._app import App, Component
     from marty_lib._main import main
     from marty_lib._server import Server
+    from marty_lib.cache import Cache, CachePolicy, WriteBehind
     from marty_lib.context import RequestContext, current, outgoing_headers, remaining
     from marty_lib.db import Base, Database, DatabaseSettings
     from marty_lib.errors import (
@@ -50,6 +51,7 @@ _HOME = {
     "_app": ("App", "Component"),
     "_main": ("main",),
     "_server": ("Server",),
+    "cache": ("Cache", "CachePolicy", "WriteBehind"),
     "context": ("RequestContext", "current", "outgoing_headers", "remaining"),
     "db": ("Base", "Database", "DatabaseSettings"),
     "errors": (
@@ -89,6 +91,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "App",
     "Base",
+    "Cache",
+    "CachePolicy",
     "Component",
     "Conflict",
     "Database",
@@ -121,6 +125,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Worker",
+    "WriteBehind",
     "create_api",
     "current",
     "main",
