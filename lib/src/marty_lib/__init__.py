@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from marty_lib.health import Health
     from marty_lib.http import create_api, serve
+    from marty_lib.lock import Lock, LockBusy, LockLost
     from marty_lib.redis import Redis, RedisSettings
     from marty_lib.settings import (
         DrainSettings,
@@ -72,6 +73,7 @@ _HOME = {
     ),
     "health": ("Health",),
     "http": ("create_api", "serve"),
+    "lock": ("Lock", "LockBusy", "LockLost"),
     "redis": ("Redis", "RedisSettings"),
     "settings": (
         "DrainSettings",
@@ -105,6 +107,9 @@ __all__ = [
     "Health",
     "HttpSettings",
     "InvalidInput",
+    "Lock",
+    "LockBusy",
+    "LockLost",
     "LogSettings",
     "NotFound",
     "OpsSettings",
