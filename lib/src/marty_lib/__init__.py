@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from marty_lib.health import Health
     from marty_lib.http import create_api, serve
     from marty_lib.lock import Lock, LockBusy, LockLost
+    from marty_lib.ratelimit import RateLimiter, Rule
+    from marty_lib.ratelimit_http import limit_requests
     from marty_lib.redis import Redis, RedisSettings
     from marty_lib.settings import (
         DrainSettings,
@@ -74,6 +76,8 @@ _HOME = {
     "health": ("Health",),
     "http": ("create_api", "serve"),
     "lock": ("Lock", "LockBusy", "LockLost"),
+    "ratelimit": ("RateLimiter", "Rule"),
+    "ratelimit_http": ("limit_requests",),
     "redis": ("Redis", "RedisSettings"),
     "settings": (
         "DrainSettings",
@@ -118,9 +122,11 @@ __all__ = [
     "PreconditionFailed",
     "PreconditionRequired",
     "RateLimited",
+    "RateLimiter",
     "Redis",
     "RedisSettings",
     "RequestContext",
+    "Rule",
     "Section",
     "Server",
     "ServiceError",
@@ -133,6 +139,7 @@ __all__ = [
     "WriteBehind",
     "create_api",
     "current",
+    "limit_requests",
     "main",
     "outgoing_headers",
     "remaining",
