@@ -136,11 +136,14 @@ async def test_an_entry_that_cannot_be_read_is_a_miss(redis: Redis, make_cache: 
         assert await cache.get("1", source.load) == source.product
 
 
-async def test_those_who_miss_together_load_once(make_cache: Make, source: Source) -> None:
+async def test_those_who_miss_together_load_once(
+    make_cache: Make, source: Source, soon: Callable[[Callable[[], object]], Awaitable[None]]
+) -> None:
     cache = make_cache()
+    before = results("products").get("miss", 0.0)
     source.open.clear()
     asking = [asyncio.create_task(cache.get("1", source.load)) for _ in range(50)]
-    await source.asked.wait()
+    await soon(lambda: results("products").get("miss", 0.0) == before + 50)
     source.open.set()
     assert await asyncio.gather(*asking) == [source.product] * 50
     assert source.calls == 1
