@@ -26,11 +26,28 @@ WORKER_DURATION = Histogram(
     ["worker", "outcome"],
     buckets=BUCKETS,
 )
+EVENTS_HANDLED = Histogram(
+    "events_handled_duration_seconds",
+    "Time to handle an event once, in seconds.",
+    ["topic", "type", "outcome"],
+    buckets=BUCKETS,
+)
+EVENTS_PUBLISHED = Histogram(
+    "events_published_duration_seconds",
+    "Time until the broker keeps what is published at once, in seconds.",
+    ["outcome"],
+    buckets=BUCKETS,
+)
+EVENTS_SENT = Counter("events_published", "Events that were published.", ["topic"])
+EVENTS_LAG = Gauge("events_consumer_lag", "Messages that the group has yet to finish.", ["topic", "group"])
+EVENTS_IN_FLIGHT = Gauge("events_in_flight", "Messages fetched and not yet finished.", ["group"])
+DEAD_LETTERS = Counter("events_dead_letters", "Messages laid aside as dead letters.", ["topic", "reason"])
 CHECK_UP = Gauge("health_check_up", "1 where the last check of a dependency passed.", ["check"])
 UNHANDLED = Counter("unhandled_errors_total", "Errors that nobody expected.", ["where"])
 SERVICE = Info("service", "The service, its version and environment.")
 
 _children: dict[tuple[str, str, int], Histogram] = {}
+_handled: dict[tuple[str, str, str], Histogram] = {}
 
 
 def observe_http(method: str, route: str, status: int, seconds: float) -> None:
@@ -46,6 +63,22 @@ def observe_http(method: str, route: str, status: int, seconds: float) -> None:
     child = _children.get(key)
     if child is None:
         child = _children[key] = HTTP_DURATION.labels(*map(str, key))
+    child.observe(seconds)
+
+
+def observe_event(topic: str, kind: str, outcome: str, seconds: float) -> None:
+    """Record that an event was handled.
+
+    Args:
+        topic: where it came from.
+        kind: its type, where there is a handler for it.
+        outcome: `ok`, `error` or `ignored`.
+        seconds: that it took.
+    """
+    key = (topic, kind, outcome)
+    child = _handled.get(key)
+    if child is None:
+        child = _handled[key] = EVENTS_HANDLED.labels(*key)
     child.observe(seconds)
 
 

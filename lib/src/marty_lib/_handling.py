@@ -1,0 +1,233 @@
+"""What becomes of one message: handled, tried again in place, tried again later, or laid aside as a dead letter."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from pydantic import TypeAdapter, ValidationError
+
+from marty_lib import _dead_letters, context, log, metrics
+from marty_lib._broker import Delivery
+from marty_lib._dead_letters import Failure
+from marty_lib._events_wire import Event, InvalidEvent, Message, context_of, decode
+from marty_lib.errors import InvalidInput, ServiceError, Unavailable
+
+FIRST_PAUSE = 0.05
+OUTAGE_PAUSE = 1.0
+UNKNOWN = "<unknown>"
+
+Publish = Callable[[list[Message]], Awaitable[None]]
+
+
+class Handler(NamedTuple):
+    """A function for events of one type."""
+
+    function: Callable[[Event, Any], Awaitable[object]]
+    data: TypeAdapter[Any]
+    ordered: bool = True
+
+
+class Retries(NamedTuple):
+    """How often and when a message is tried.
+
+    Args:
+        attempts: in a row, before it must wait.
+        delays: seconds before each further row; after the last one it is dead.
+        timeout: seconds that a handler has.
+        outages: errors that say that something is away, which is not the message's fault: it is tried until it works.
+    """
+
+    attempts: int
+    delays: tuple[float, ...]
+    timeout: float
+    outages: tuple[type[Exception], ...]
+
+
+class Later(NamedTuple):
+    """When a delivery is to be tried again.
+
+    Args:
+        seconds: to wait.
+        rows: of attempts that have failed.
+    """
+
+    seconds: float
+    rows: int
+
+
+class Handling:
+    """Handles deliveries.
+
+    Args:
+        group: that the messages are delivered to.
+        handlers: by event type.
+        retries: how often and when.
+        publish: sends dead letters and later tries; raises where the broker is away.
+        settle: takes a delivery that is finished (True) or given back (False).
+    """
+
+    def __init__(
+        self,
+        group: str,
+        handlers: Mapping[str, Handler],
+        retries: Retries,
+        *,
+        publish: Publish,
+        settle: Callable[[Delivery, bool], None],
+    ) -> None:
+        self._group = group
+        self._handlers = handlers
+        self._retries = retries
+        self._outages: tuple[type[Exception], ...] = (Unavailable, *retries.outages)
+        self._publish = publish
+        self._settle = settle
+        self._retry_suffix = f".{group}.retry"
+
+    async def attempt(self, delivery: Delivery) -> Later | None:
+        """Do a delivery, or return when to insist on it."""
+        rows = 0
+        if delivery.message.topic.endswith(self._retry_suffix):
+            rows = _dead_letters.rows(delivery.message)
+            wait = _dead_letters.not_before(delivery.message) - time.time()
+            if wait > 0:
+                return Later(wait, rows)
+        with delivery.lease:
+            return await self._row(delivery, rows)
+
+    async def insist(self, delivery: Delivery, later: Later) -> None:
+        """Do a delivery to the end: handled, dead, or given back because its lease was revoked."""
+        wanted: Later | None = later
+        while wanted is not None:
+            if await _revoked(delivery, wanted.seconds):
+                self._settle(delivery, False)
+                return
+            with delivery.lease:
+                wanted = await self._row(delivery, wanted.rows)
+
+    async def _row(self, delivery: Delivery, rows: int) -> Later | None:
+        """Try some times in a row, after so many rows; return when the next is due, or None where it is settled."""
+        number = 0
+        while (failure := await self._once(delivery.message)) is not None:
+            number += 1
+            if failure.permanent or failure.outage or number == self._retries.attempts:
+                return await self._fail(delivery, failure, rows)
+            if await _revoked(delivery, FIRST_PAUSE * 2**number * random.uniform(0.5, 1)):
+                self._settle(delivery, False)
+                return None
+        self._settle(delivery, True)
+        return None
+
+    async def _fail(self, delivery: Delivery, failure: Failure, rows: int) -> Later | None:
+        delays = self._retries.delays
+        if failure.outage:
+            return Later(OUTAGE_PAUSE * random.uniform(0.5, 1), rows)
+        if failure.permanent or rows >= len(delays):
+            await self._hand_over(delivery, _dead_letters.dead(delivery.message, self._group, failure, rows))
+            metrics.DEAD_LETTERS.labels(delivery.message.topic, failure.reason).inc()
+            return None
+        wait = delays[rows] * random.uniform(0.8, 1.2)
+        if failure.ordered:
+            return Later(wait, rows + 1)
+        await self._hand_over(delivery, _dead_letters.later(delivery.message, self._group, rows + 1, wait))
+        return None
+
+    async def _hand_over(self, delivery: Delivery, message: Message) -> None:
+        """Publish what takes the delivery's place, for as long as it takes; only then it is finished."""
+        while not delivery.lease.revoked.is_set():
+            try:
+                await self._publish([message])
+            except Exception as error:
+                log.get().warning("event.not_laid_aside", topic=message.topic, reason=type(error).__name__)
+                await _revoked(delivery, random.uniform(0.5, 1))
+            else:
+                self._settle(delivery, True)
+                return
+        self._settle(delivery, False)
+
+    async def _once(self, message: Message) -> Failure | None:
+        """Handle a message; return why it failed, if it did."""
+        began = time.perf_counter()
+        kind, outcome = UNKNOWN, "error"
+        try:
+            event = decode(message)
+            handler = self._handlers.get(event.type)
+            if handler is None:
+                outcome = "ignored"
+                return None
+            kind = event.type
+            failure = await self._handle(handler, event)
+            outcome = "error" if failure else "ok"
+            return failure
+        except InvalidEvent as error:
+            return _logged(message.topic, "", error, Failure("invalid-event", str(error), permanent=True))
+        finally:
+            metrics.observe_event(message.topic, kind, outcome, time.perf_counter() - began)
+
+    async def _handle(self, handler: Handler, event: Event) -> Failure | None:
+        token = context._current.set(context_of(event, self._retries.timeout))
+        try:
+            data = _checked(handler, event)
+            async with asyncio.timeout(self._retries.timeout):
+                await handler.function(event, data)
+        except InvalidEvent as error:
+            return _logged(event.topic, event.id, error, Failure("invalid-data", str(error), permanent=True))
+        except Exception as error:
+            return _logged(event.topic, event.id, error, self._judge(error)._replace(ordered=handler.ordered))
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            failure = Failure("internal", type(error).__name__, ordered=handler.ordered)
+            return _logged(event.topic, event.id, error, failure)
+        finally:
+            context._current.reset(token)
+        return None
+
+    def _judge(self, error: Exception) -> Failure:
+        """Return what an error that a handler raised means for its message."""
+        name = type(error).__name__
+        if isinstance(error, self._outages):
+            return Failure("unavailable", name, outage=True)
+        if isinstance(error, ServiceError):
+            return Failure(error.code, error.detail or name, permanent=isinstance(error, InvalidInput))
+        return Failure("timeout" if isinstance(error, TimeoutError) else "internal", name)
+
+
+def _checked(handler: Handler, event: Event) -> Any:
+    """Return an event's data as its handler wants it."""
+    try:
+        return handler.data.validate_json(event.data)
+    except ValidationError as error:
+        # The error's text shows the data.
+        wrong = ", ".join(sorted({".".join(map(str, part["loc"])) or part["type"] for part in error.errors()}))
+        raise InvalidEvent(f"its data is wrong at: {wrong}") from None
+
+
+def _logged(topic: str, event_id: str, error: BaseException, failure: Failure) -> Failure:
+    """Log a failure under an id, and return it with the id."""
+    failure = failure._replace(error_id=uuid4().hex)
+    log.get().warning(
+        "event.failed",
+        topic=topic,
+        event_id=event_id,
+        reason=failure.reason,
+        error_id=failure.error_id,
+        exc_info=None if failure.permanent or failure.outage else error,
+        detail=failure.detail,
+    )
+    return failure
+
+
+async def _revoked(delivery: Delivery, seconds: float) -> bool:
+    """Wait so many seconds, or until the lease is revoked; return whether it was."""
+    try:
+        async with asyncio.timeout(seconds):
+            await delivery.lease.revoked.wait()
+    except TimeoutError:
+        return False
+    return True
