@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from marty_lib import log, metrics
 from marty_lib._broker import Delivery, Source
-from marty_lib._dead_letters import dead_topic, retry_topic
+from marty_lib._dead_letters import dead_topic, redriver, retry_topic
+from marty_lib._event_commands import commands
 from marty_lib._events_wire import Event
 from marty_lib._handling import Handler, Handling, Later, Retries
 from marty_lib._lanes import Lanes
@@ -34,6 +35,7 @@ class Consumer:
     Args:
         events: the connection.
         group: the members of one group share the messages; usually the service's name.
+        version: of the service, for its AsyncAPI document.
         outages: errors of handlers that say that something is away, such as the database: what is handled then is
             tried until it works, and never becomes a dead letter.
         required: whether the service is not ready while it cannot consume.
@@ -42,11 +44,20 @@ class Consumer:
     drain_phase = 0
 
     def __init__(
-        self, events: Events, *, group: str, outages: tuple[type[Exception], ...] = (), required: bool = False
+        self,
+        events: Events,
+        *,
+        group: str,
+        version: str = "0",
+        outages: tuple[type[Exception], ...] = (),
+        required: bool = False,
     ) -> None:
         self.name = f"consumer-{group}"
         self.required = required
         self.group = group
+        self.version = version
+        self.draining = False
+        self.commands = commands(events, self)
         self.subscriptions: dict[str, EventType[Any]] = {}
         settings = events.settings
         self._events = events
@@ -87,6 +98,11 @@ class Consumer:
         return register
 
     @property
+    def in_flight(self) -> int:
+        """How many messages are fetched and not yet finished or given back."""
+        return self._in_flight
+
+    @property
     def topics(self) -> list[str]:
         """The topics that it takes from, the retry topics aside."""
         return sorted({kind.topic for kind in self.subscriptions.values()})
@@ -118,6 +134,7 @@ class Consumer:
     async def drain(self) -> None:
         """Take nothing more; finish and commit what is under way; give the rest back."""
         await self._taking.acquire()
+        self.draining = True
         if self._source is not None:
             await self._source.settle()
 
@@ -216,8 +233,3 @@ class Consumer:
             except Exception as error:
                 log.get().debug("consumer.not_measured", group=self.group, reason=type(error).__name__)
             await asyncio.sleep(MEASURE_EVERY)
-
-
-def redriver(group: str) -> str:
-    """Return the group that reads a group's dead letters."""
-    return f"{group}.redrive"

@@ -13,6 +13,7 @@ from marty_lib._events_wire import Message, now
 
 ATTEMPTS = "marty_attempts"
 NOT_BEFORE = "marty_not_before"
+RUN = "marty_redrive"
 PREFIX = "marty_"
 
 
@@ -46,6 +47,11 @@ def dead_topic(topic: str, group: str) -> str:
     return f"{topic}.{group}.dead"
 
 
+def redriver(group: str) -> str:
+    """Return the group that reads a group's dead letters."""
+    return f"{group}.redrive"
+
+
 def origin(topic: str, group: str) -> str:
     """Return the topic that a message of the group was published to at first."""
     for suffix in (f".{group}.retry", f".{group}.dead"):
@@ -76,6 +82,17 @@ def dead(message: Message, group: str, failure: Failure, rows: int) -> Message:
 def revived(message: Message, group: str) -> Message:
     """Return the message that has a dead letter handled as if it were new."""
     return _noted(message, retry_topic(origin(message.topic, group), group), {})
+
+
+def seen(message: Message, run: str) -> Message:
+    """Return the dead letter, laid aside again by a run of `redrive`."""
+    kept = [(name, value) for name, value in message.headers if name != RUN]
+    return message._replace(headers=[*kept, (RUN, run.encode())])
+
+
+def note(message: Message, name: str) -> str:
+    """Return the text in a header, or '' where there is none."""
+    return (dict(message.headers).get(name) or b"").decode(errors="replace")
 
 
 def rows(message: Message) -> int:
