@@ -10,6 +10,7 @@ from jinja2 import Environment
 # Templates test these booleans, never the name of the kind. A new kind is one row.
 KINDS: dict[str, frozenset[str]] = {
     "fastapi": frozenset({"http", "storage", "orders", "tracing"}),
+    "database": frozenset({"http", "database", "storage", "orders", "tracing"}),
     "minimal": frozenset({"worker"}),
 }
 DOORS = frozenset({"http", "grpc"})

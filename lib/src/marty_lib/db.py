@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple, TypeVar
 
 from sqlalchemy import MetaData, text
@@ -47,9 +49,7 @@ def run_environment(metadata: MetaData, settings: Callable[[], DatabaseSettings]
         metadata: the tables that the schema shall have.
         settings: reads where the database is, where Alembic's own command asks for it.
     """
-    from marty_lib import _migrations
-
-    _migrations.run_environment(metadata, settings)
+    _alembic().run_environment(metadata, settings)
 
 
 class _Unit(NamedTuple):
@@ -98,7 +98,7 @@ class Database:
         self._keeper = _db_engine.keep(self._url)
         await wait_until(self._lacks, seconds=self.settings.start_timeout)
         if self.migrations is not None and self.settings.is_sqlite:
-            await _upgrade(self.settings, self.migrations, self._url)
+            await _alembic().upgrade(self.settings, self.migrations, url=self._url)
 
     async def stop(self) -> None:
         """Close all connections."""
@@ -118,7 +118,7 @@ class Database:
             log.get().warning("database.not_migrated", reason="it is in memory, and migrated at each start")
             return
         await wait_until(self._unreachable, seconds=self.settings.start_timeout)
-        await _upgrade(self.settings, self.migrations, self._url)
+        await _alembic().upgrade(self.settings, self.migrations, url=self._url)
         await self._probe.dispose()
         log.get().info("database.migrated")
 
@@ -135,10 +135,8 @@ class Database:
         wrong = await self._unreachable()
         if wrong or self.migrations is None or self.settings.is_sqlite:
             return wrong
-        from marty_lib import _migrations
-
         async with self._probe.connect() as connection:
-            revision = await connection.run_sync(_migrations.missing, self.migrations)
+            revision = await connection.run_sync(_alembic().missing, self.migrations)
         command = f"python -m {self.migrations.parent.name} migrate"
         return f"the database's schema is not at revision {revision}: run `{command}`" if revision else ""
 
@@ -218,8 +216,9 @@ class Database:
             return await work()
 
 
-async def _upgrade(settings: DatabaseSettings, folder: Path, url: str) -> None:
-    # Alembic is slow to import, and a service on a server does not need it to run.
+def _alembic() -> ModuleType:
+    """Return what stands on Alembic, which is slow to import and talkative about it."""
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     from marty_lib import _migrations
 
-    await _migrations.upgrade(settings, folder, url=url)
+    return _migrations

@@ -1,7 +1,7 @@
 """A pytest plugin for services: a clock that waits for nobody, servers that misbehave, the service as a process.
 
-Fixtures: `clock`, `free_port`, `faulty_server`, `service_process`. It is found by pytest where `marty-lib` is
-installed, and imports nothing of marty until a fixture is used.
+Fixtures: `clock`, `free_port`, `faulty_server`, `own_database`, `service_process`. It is found by pytest where
+`marty-lib` is installed, and imports nothing of marty until a fixture is used.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import IO, TYPE_CHECKING, Literal
 
 import pytest
+
+from marty_lib._db_fixtures import database_template as database_template
+from marty_lib._db_fixtures import migrations as migrations
+from marty_lib._db_fixtures import own_database as own_database
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
@@ -162,6 +166,19 @@ def client_of(app: App) -> AsyncClient:
     api = next(part for part in app.components if part.name == "http")
     transport = ASGITransport(app=getattr(api, "application"), raise_app_exceptions=False)  # noqa: B009
     return AsyncClient(transport=transport, base_url="http://service")
+
+
+@contextlib.asynccontextmanager
+async def started(app: App) -> AsyncIterator[App]:
+    """Start the app's components, in order, but no server: a client of `client_of` needs none."""
+    from marty_lib._server import Server
+
+    async with contextlib.AsyncExitStack() as stack:
+        for part in app.components:
+            if not isinstance(part, Server):
+                stack.push_async_callback(part.stop)
+                await part.start()
+        yield app
 
 
 def status(url: str, timeout: float = 2.0) -> int:
