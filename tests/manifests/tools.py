@@ -21,7 +21,7 @@ from tests.servers.requirement import missing
 
 # The oldest release that still gets fixes: what it knows, newer ones know too.
 KUBERNETES = "1.35"
-CORE_GROUPS = frozenset({"", "apps", "autoscaling", "policy", "networking.k8s.io"})
+CORE_GROUPS = frozenset({"", "apps", "autoscaling", "batch", "policy", "networking.k8s.io"})
 
 Manifest = dict[str, Any]
 Built = Callable[[str, str, str], list[Manifest]]
@@ -65,6 +65,11 @@ def pod_of(manifests: list[Manifest]) -> Manifest:
     return pod
 
 
+def pods_of(manifests: list[Manifest]) -> list[Manifest]:
+    """Return all pod templates: the Deployment's, and the Jobs'."""
+    return [pod_of(manifests), *(job["spec"]["template"] for job in pick(manifests, "Job"))]
+
+
 def service_container(manifests: list[Manifest]) -> Manifest:
     """Return the container in which the service runs."""
     (container,) = pod_of(manifests)["spec"]["containers"]
@@ -78,7 +83,8 @@ def environment(manifests: list[Manifest]) -> dict[str, str]:
     maps = {each["metadata"]["name"]: each["data"] for each in pick(manifests, "ConfigMap")}
     found: dict[str, str] = {}
     for source in container.get("envFrom", []):
-        found |= maps[source["configMapRef"]["name"]]
+        if "configMapRef" in source:
+            found |= maps[source["configMapRef"]["name"]]
     return found | {entry["name"]: entry["value"] for entry in container.get("env", [])}
 
 
