@@ -10,7 +10,7 @@ import pytest
 from extensions.kinds import KINDS
 from tests.conftest import KINDS as OFFERED
 from tests.conftest import MESHES, Render
-from tests.manifests.tools import Built, Manifest, build, one, overlays, pick, pod_of, service_container
+from tests.manifests.tools import Built, Manifest, build, one, overlays, pick, pod_of, pods_of, service_container
 
 MIGRATING = [kind for kind in OFFERED if "database" in KINDS[kind]]
 CASES = [(kind, mesh, overlay) for kind in MIGRATING for mesh in MESHES for overlay in overlays(mesh)]
@@ -53,16 +53,23 @@ def test_the_tag_is_found_behind_the_port_of_a_registry(render: Render, kind: st
 
 
 def test_changed_settings_leave_the_job_as_it_is(migrating: list[Manifest]) -> None:
-    assert [list(source) for source in container_of(migrating)["envFrom"]] == [["secretRef"]]
+    assert "envFrom" not in container_of(migrating)
 
 
 def test_the_service_and_the_job_have_the_same_secret_and_no_configmap_holds_an_address(
     migrating: list[Manifest],
 ) -> None:
-    secrets = [source["secretRef"] for source in service_container(migrating)["envFrom"] if "secretRef" in source]
-    assert secrets == [source["secretRef"] for source in container_of(migrating)["envFrom"]]
+    secrets = [secrets_of(pod) for pod in pods_of(migrating)]
+    assert secrets == [{"/run/secrets": {"secretName": "order-service", "optional": True}}] * 2
     names = {name for each in pick(migrating, "ConfigMap") for name in each["data"]}
     assert not [name for name in names if name.endswith("_URL")]
+
+
+def secrets_of(pod: Manifest) -> dict[str, Manifest]:
+    """Return the Secrets that a pod's container has as files, by folder."""
+    volumes = {each["name"]: each["secret"] for each in pod["spec"]["volumes"] if "secret" in each}
+    (container,) = pod["spec"]["containers"]
+    return {each["mountPath"]: volumes[each["name"]] for each in container["volumeMounts"] if each["name"] in volumes}
 
 
 def selectors(node: Any) -> Iterator[dict[str, str]]:

@@ -83,8 +83,7 @@ def environment(manifests: list[Manifest]) -> dict[str, str]:
     maps = {each["metadata"]["name"]: each["data"] for each in pick(manifests, "ConfigMap")}
     found: dict[str, str] = {}
     for source in container.get("envFrom", []):
-        if "configMapRef" in source:
-            found |= maps[source["configMapRef"]["name"]]
+        found |= maps[source["configMapRef"]["name"]]
     return found | {entry["name"]: entry["value"] for entry in container.get("env", [])}
 
 
