@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_copie.plugin import Copie
 
-from tests.conftest import ANSWERS, ROOT
+from tests.conftest import ANSWERS, KINDS, ROOT
 
 EXTENSIONS = ["--with", "jinja2-time", "--with", "copier-template-extensions"]
 REQUIRED = ("author_name", "author_email", "service_name")
@@ -103,7 +103,7 @@ def test_a_port_that_no_kind_uses_may_be_taken(copie: Copie, template: Path) -> 
         ({"http_port": "80"}, "80 is no port: use a whole number from 1024 to 65535."),
         ({"http_port": "8080", "ops_port": "8080"}, "8080 is already the answer to http_port: choose another port."),
         ({"ops_port": "8000"}, "8000 is already the answer to http_port: choose another port."),
-        ({"service_kind": "rest"}, "'rest' is no choice: use one of fastapi, minimal."),
+        ({"service_kind": "rest"}, f"'rest' is no choice: use one of {', '.join(KINDS)}."),
     ],
 )
 def test_an_unattended_run_says_what_to_change_without_a_traceback(

@@ -186,9 +186,9 @@ def test_image_and_workflows_use_the_same_uv(service: Path) -> None:
 
 @pytest.fixture
 def composed(service: Path) -> dict[str, Any]:
-    """Return the one service of the compose file."""
+    """Return the service itself in the compose file; others are there for it."""
     services: dict[str, dict[str, Any]] = yaml.safe_load((service / "compose.yaml").read_text())["services"]
-    assert list(services) == ["odd-one"]
+    assert next(iter(services)) == "odd-one"
     return services["odd-one"]
 
 
@@ -201,6 +201,13 @@ def test_compose_gives_no_privilege(composed: dict[str, Any]) -> None:
     assert composed["read_only"] is True
     assert composed["cap_drop"] == ["ALL"]
     assert composed["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_compose_gives_no_privilege_to_what_else_runs_the_image(service: Path, composed: dict[str, Any]) -> None:
+    services: dict[str, dict[str, Any]] = yaml.safe_load((service / "compose.yaml").read_text())["services"]
+    others = [each for each in services.values() if each["image"] == composed["image"]]
+    for name in ("read_only", "tmpfs", "cap_drop", "security_opt"):
+        assert [each[name] for each in others] == [composed[name]] * len(others)
 
 
 def test_compose_waits_until_the_service_has_drained(composed: dict[str, Any]) -> None:
