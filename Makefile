@@ -71,10 +71,10 @@ lock: .venv/uv ## Compile requirements/*.txt: hashes, no addresses
 	@$(PY) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/uv.in -o requirements/uv.txt
 	@$(PY) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --group render -o requirements/render.txt
 	@$(PY) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --group dev lib/pyproject.toml --all-extras -o requirements/dev.txt
-	@$(PY) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/bench.in lib/pyproject.toml --extra ops --extra http --extra tracing -o requirements/bench.txt
+	@$(PY) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/bench.in lib/pyproject.toml --all-extras -o requirements/bench.txt
 
 .PHONY: bench
-bench: .venv/dev ## Measure speed and memory side by side (BENCH_FLAGS=--write puts the figures into docs/benchmarks.md)
+bench: .venv/dev ## Measure speed and memory side by side (BENCH_FLAGS="--only http --write": some suites, into docs/benchmarks.md)
 	@$(PY) -m tests.bench.run $(BENCH_FLAGS)
 
 .PHONY: clean

@@ -1,7 +1,7 @@
 """A closed-loop HTTP/1.1 client: each connection sends its next request once the last answer is there.
 
 It runs as a process of its own and prints one JSON object. Nine of ten requests read the order that was placed last,
-one places a new one. Any answer that is not the expected one ends it with an error.
+one places a new one; with `--path` all read that path. Any answer that is not the expected one ends it with an error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EVERY = 10
 BODY = b'{"customer":"ada","item":"analytical engine","quantity":1}'
 HEAD = b"%b HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: application/json\r\nuser-agent: bench\r\n"
 POST = HEAD % b"POST /v1/orders" + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY
-GET = HEAD % b"GET /v1/orders/%b" + b"\r\n"
+GET = HEAD % b"GET %b" + b"\r\n"
 LENGTH = b"\r\ncontent-length: "
 ID = b'"id":"'
 ID_LENGTH = 36
@@ -32,12 +32,14 @@ class Load:
         requests: to send at most; 0 is no limit.
         seconds: to send for.
         read: the request that reads an order; empty until one is placed.
+        body: the one answer to every request, none of which then writes.
     """
 
-    def __init__(self, requests: int, seconds: float, read: bytes = b"") -> None:
+    def __init__(self, requests: int, seconds: float, read: bytes = b"", body: bytes = b"") -> None:
         self.limit = requests or float("inf")
         self.sent = 0
         self.read = read
+        self.body = body
         self.ends = time.perf_counter() + seconds
         self.latencies: list[float] = []
 
@@ -46,7 +48,7 @@ class Load:
         if self.sent >= self.limit or time.perf_counter() >= self.ends:
             return b""
         self.sent += 1
-        return self.read if self.read and self.sent % EVERY else POST
+        return self.read if self.body or (self.read and self.sent % EVERY) else POST
 
 
 class Connection(asyncio.Protocol):
@@ -99,9 +101,11 @@ class Connection(asyncio.Protocol):
         missing = int(head[start:].partition(b"\r")[0]) - len(body)
         if missing < 0:
             raise ValueError(f"more than its content length: {body[:500]!r}")
+        if self.load.body and not missing and body != self.load.body:
+            raise ValueError(f"unexpected body: {body[:500]!r}")
         if self._writing and not missing:
             at = body.index(ID) + len(ID)
-            self.load.read = GET % body[at : at + ID_LENGTH]
+            self.load.read = GET % b"/v1/orders/%b" % body[at : at + ID_LENGTH]
         return not missing
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -116,11 +120,11 @@ async def put(load: Load, port: int, connections: int) -> None:
     await asyncio.gather(*(connection.done for _, connection in opened))
 
 
-async def measure(port: int, connections: int, requests: int, seconds: float) -> dict[str, float]:
+async def measure(port: int, connections: int, requests: int, seconds: float, path: str, body: str) -> dict[str, float]:
     """Put load on the port of this machine and return what was seen; latencies are in milliseconds."""
-    first = Load(1, seconds)
+    first = Load(1, seconds, GET % path.encode() if path else b"", body.encode())
     await put(first, port, 1)
-    load = Load(requests, seconds, first.read)
+    load = Load(requests, seconds, first.read, first.body)
     began, cpu = time.perf_counter(), time.process_time()
     await put(load, port, connections)
     seconds = time.perf_counter() - began
@@ -142,8 +146,12 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--requests", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--path", default="", help="what all requests read")
+    parser.add_argument("--body", default="", help="the answer to each of them")
     options = parser.parse_args()
-    work = measure(options.port, options.connections, options.requests, options.seconds)
+    if bool(options.path) != bool(options.body):
+        parser.error("--path goes with --body")
+    work = measure(options.port, options.connections, options.requests, options.seconds, options.path, options.body)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(json.dumps(runner.run(work)))
 

@@ -8,27 +8,13 @@ import platform
 import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 from .environment import ROOT
-from .rendering import Times
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
-SHOWN = (
-    "asgi-correlation-id",
-    "fastapi",
-    "opentelemetry-instrumentation-fastapi",
-    "opentelemetry-sdk",
-    "prometheus-fastapi-instrumentator",
-    "pydantic",
-    "slowapi",
-    "starlette",
-    "uvicorn",
-    "uvloop",
-)
+BEGIN, END = "<!-- {name}: begin -->\n", "<!-- {name}: end -->\n"
 VERSIONS = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
 HEAD = """\
 | | requests/s | of bare | CPU, us a request | p50, ms | p99, ms | memory, MB | more than bare, MB |
@@ -76,27 +62,30 @@ def table(rows: list[Figures]) -> str:
     )
 
 
-def summary(rows: list[Figures], rendering: Times) -> str:
-    """Return the table and the goals in sentences."""
-    bare, service, _, assembly = rows
-    cpu = bare.total("cpu") / service.total("cpu"), assembly.total("cpu") / service.total("cpu")
+def goal(rows: list[Figures], name: str, of: str, least: float) -> str:
+    """Return in a sentence how far a row comes, and how far it should."""
+    ours, theirs = (next(row for row in rows if row.name == each) for each in (name, of))
+    cpu = theirs.total("cpu") / ours.total("cpu")
+    return (
+        f"- {name[0].upper()}{name[1:]} reaches {spread(ours.ratios(theirs))} of {of}, {cpu:.2f} by CPU time; "
+        f"the goal is {least:.2f}.\n"
+    )
+
+
+def turns(rows: list[Figures]) -> str:
+    """Return how the figures came about."""
     busiest = max(seen["client_share"] for row in rows for seen in row.rounds)
     return (
-        f"{table(rows)}\n"
-        f"- The service reaches {spread(service.ratios(bare))} of bare FastAPI; the goal is 0.70, then 0.85.\n"
-        f"- It serves {spread(service.ratios(assembly), '.1f')} times what the usual assembly serves; the goal is 10.\n"
-        f"- By CPU time, which other work on the machine disturbs less, that is {cpu[0]:.2f} and {cpu[1]:.1f}.\n"
-        f"- It takes {service.memory - bare.memory:.0f} MB more than bare FastAPI; the limit is 25.\n"
-        f"- {rendering.row()} The limit is 1.5 s.\n"
-        f"- Median and, in brackets, least and most of {len(bare.rounds)} rounds. "
+        f"- Median and, in brackets, least and most of {len(rows[0].rounds)} rounds. "
         f"The client used at most {busiest:.0%} of its CPU.\n"
     )
 
 
-def provenance(command: str, python: Path) -> str:
+def provenance(name: str, python: Path, shown: tuple[str, ...], **others: str) -> str:
     """Return what made the figures: command, date, class of machine, versions."""
-    listed = subprocess.run([python, "-c", VERSIONS, *SHOWN], capture_output=True, text=True, check=True).stdout
-    versions = sorted({**json.loads(listed), "copier": version("copier")}.items())
+    listed = subprocess.run([python, "-c", VERSIONS, *shown], capture_output=True, text=True, check=True).stdout
+    versions = sorted({**json.loads(listed), **others}.items())
+    command = f'make bench BENCH_FLAGS="--only {name} --write"'
     return (
         f"`{command}` on {datetime.now(UTC).date()}; {os.cpu_count()} CPUs ({processor()}), {platform.system()}, "
         f"Python {platform.python_version()}.\n\n"
@@ -111,7 +100,9 @@ def processor() -> str:
     return f"{names[0] if names else 'unknown'}, {platform.machine()}"
 
 
-def write(text: str) -> None:
-    """Put the figures into the page, in the place of the last ones."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+def write(name: str, text: str) -> None:
+    """Put the figures of a suite into the page, in the place of the last ones."""
+    begin, end = BEGIN.format(name=name), END.format(name=name)
+    before, found, rest = PAGE.read_text().partition(begin)
+    assert found, f"{PAGE.name} has no place for {name}"
+    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")

@@ -14,7 +14,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .environment import NAME, environment
+from .environment import ROOT, environment
+from .plan import Plan
+from .report import Figures
 from .sink import Sink
 
 HERE = Path(__file__).parent
@@ -22,7 +24,6 @@ CPUS = sorted(os.sched_getaffinity(0))
 SERVER_CPU, CLIENT_CPU = CPUS[0], CPUS[-1]
 TICKS = os.sysconf("SC_CLK_TCK")
 SERVICE_LINE = b'"event":"http.request"'
-ASSEMBLY_LINE = b'"rate_limit": "1000000000 per 1 hour"'
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Row:
         variables: for its environment; `{port}` is replaced.
         line: what each line of its access log holds; empty where it has none.
         sink: under which name its spans arrive; empty where it sends none.
+        client: arguments of the client, after the port.
     """
 
     name: str
@@ -42,20 +44,7 @@ class Row:
     variables: dict[str, str] = field(default_factory=dict)
     line: bytes = b""
     sink: str = ""
-
-
-def rows(sink: Sink) -> list[Row]:
-    """Return what is compared, the yardstick first."""
-    service = ["-m", NAME.replace("-", "_")]
-    settings = {"HTTP_PORT": "{port}", "OPS_PORT": "0"}
-    exported = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint("service")}
-    pasted = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint("assembly")}
-    return [
-        Row("bare FastAPI", [str(HERE / "bare.py"), "{port}"]),
-        Row("service", service, settings, SERVICE_LINE),
-        Row("service, traces exported", service, settings | exported, SERVICE_LINE, "service"),
-        Row("usual assembly", [str(HERE / "assembly.py"), "{port}"], pasted, ASSEMBLY_LINE, "assembly"),
-    ]
+    client: tuple[str, ...] = ()
 
 
 class Server:
@@ -71,6 +60,7 @@ class Server:
             self.process = subprocess.Popen(
                 [python, *(part.format(port=self.port) for part in row.command)],
                 env=environment(**{name: value.format(port=self.port) for name, value in row.variables.items()}),
+                cwd=ROOT,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -96,7 +86,8 @@ class Server:
     def load(self, *, seconds: float = 60.0, requests: int = 0) -> dict[str, float]:
         """Put load on it and return what the client saw, and `cpu`: the server's microseconds for each request."""
         script = str(HERE / "client.py")
-        client = [str(self._python), script, str(self.port), f"--requests={requests}", f"--seconds={seconds}"]
+        amount = f"--requests={requests}", f"--seconds={seconds}"
+        client = [str(self._python), script, str(self.port), *self.row.client, *amount]
         before = self._cpu_seconds()
         done = subprocess.run(client, env=environment(), capture_output=True, text=True, check=False)
         if done.returncode:
@@ -125,7 +116,7 @@ class Server:
             self.process.kill()
             self.process.wait()
 
-    def prove(self, sink: Sink) -> None:
+    def prove(self, sink: Sink | None) -> None:
         """Look, after the end, that it has done what its row promises.
 
         Raises:
@@ -135,7 +126,7 @@ class Server:
         logged = self.output.read_bytes().count(row.line) if row.line else self.served
         if logged != self.served:
             sys.exit(f"bench: {row.name} answered {self.served} requests but logged {logged}")
-        if row.sink and not sink.batches[row.sink]:
+        if sink and row.sink and not sink.batches[row.sink]:
             sys.exit(f"bench: no spans of {row.name} have arrived")
 
 
@@ -147,13 +138,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(sink: Sink, python: Path, folder: Path) -> Iterator[list[Server]]:
+def started(rows: list[Row], python: Path, folder: Path, sink: Sink | None = None) -> Iterator[list[Server]]:
     """Run all servers inside a `with` block; prove them after it."""
     # The client, the sink and this process share the other CPU.
     os.sched_setaffinity(0, {CLIENT_CPU})
     with ExitStack() as stack:
         servers = []
-        for row in rows(sink):
+        for row in rows:
             servers.append(Server(row, python, folder))
             stack.callback(servers[-1].stop)
         for server in servers:
@@ -162,3 +153,22 @@ def started(sink: Sink, python: Path, folder: Path) -> Iterator[list[Server]]:
     os.sched_setaffinity(0, set(CPUS))
     for server in servers:
         server.prove(sink)
+
+
+def take_turns(rows: list[Row], python: Path, folder: Path, plan: Plan, sink: Sink | None = None) -> list[Figures]:
+    """Start the servers, have them take turns, and return what was seen."""
+    step(f"Starting {len(rows)} servers, which take turns in {plan.rounds} rounds")
+    with started(rows, python, folder, sink) as running:
+        figures = [Figures(server.row.name) for server in running]
+        for server, row in zip(running, figures, strict=True):
+            server.load(requests=plan.first)
+            row.memory = server.memory()
+        for _ in range(plan.rounds):
+            for server, row in zip(running, figures, strict=True):
+                row.rounds.append(server.load(seconds=plan.seconds))
+    return figures
+
+
+def step(text: str) -> None:
+    """Say what happens now."""
+    print(f"==> {text}", flush=True)

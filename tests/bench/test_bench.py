@@ -8,19 +8,49 @@ import sys
 
 import pytest
 
+from tests.bench.report import BEGIN, END, PAGE
+from tests.bench.run import SUITES
 from tests.conftest import ROOT
 
 # Requests per second, share of bare, CPU time, p50, p99 and memory are above zero.
 FIGURES = r"^\| {name} \| ([\d,]+) \| ([\d.]+) \([^)]+\) \| (\d+) \| ([\d.]+) \| ([\d.]+) \| (\d+) \| -?\d+ \|$"
+ROWS = {
+    "http": ("bare FastAPI", "service", "service, traces exported", "usual assembly"),
+    "database": ("bare SQLAlchemy", "its unit of work alone", "service"),
+}
+pytestmark = [pytest.mark.xdist_group("bench")]
 
 
-@pytest.mark.slow
-def test_the_quick_form_prints_a_plausible_row_for_every_server() -> None:
+@pytest.fixture(scope="module")
+def sections() -> dict[str, str]:
+    """What the quick form prints for each suite."""
     command = [sys.executable, "-m", "tests.bench.run", "--quick"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    for name in ("bare FastAPI", "service", "service, traces exported", "usual assembly"):
-        row = re.search(FIGURES.format(name=name), ended.stdout, re.MULTILINE)
-        assert row, ended.stdout
+    _, *found = re.split(r"^## (\w+)$", ended.stdout, flags=re.MULTILINE)
+    return dict(zip(found[::2], found[1::2], strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", ROWS)
+def test_a_suite_prints_a_plausible_row_for_everything_that_it_compares(sections: dict[str, str], suite: str) -> None:
+    for name in ROWS[suite]:
+        row = re.search(FIGURES.format(name=name), sections[suite], re.MULTILINE)
+        assert row, sections[suite]
         assert all(float(figure.replace(",", "")) > 0 for figure in row.groups()), row[0]
-    assert re.search(r"^- Rendering took [\d.]+ s .* Copier's floor is [\d.]+ s", ended.stdout, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_rendering_is_timed_beside_copiers_floor(sections: dict[str, str]) -> None:
+    assert re.search(r"^- Rendering took [\d.]+ s .* Copier's floor is [\d.]+ s", sections["http"], re.MULTILINE)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_page_has_a_place_for_the_figures_of_each_suite(suite: str) -> None:
+    page = PAGE.read_text()
+
+    assert page.index(BEGIN.format(name=suite)) < page.index(END.format(name=suite))
+
+
+def test_no_suite_goes_untested() -> None:
+    assert set(ROWS) == set(SUITES)

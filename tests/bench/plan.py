@@ -1,0 +1,24 @@
+"""How much is measured."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Plan(NamedTuple):
+    """How much is measured.
+
+    Args:
+        rounds: in which the servers take turns.
+        seconds: of load on each server in each round.
+        first: requests that each server answers before its memory is read, the same for all.
+        renders: how often the template is rendered.
+    """
+
+    rounds: int = 20
+    seconds: float = 0.8
+    first: int = 5000
+    renders: int = 7
+
+
+QUICK = Plan(rounds=2, seconds=0.4, first=500, renders=1)
