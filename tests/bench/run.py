@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import report, suite_database, suite_http
+from . import report, suite_cache, suite_database, suite_http, suite_ratelimit
 from .plan import QUICK, Plan
 from .servers import step
 from .setting import Setting
@@ -21,6 +21,8 @@ from .setting import Setting
 SUITES: dict[str, Callable[[Setting, Plan], str]] = {
     "http": suite_http.measure,
     "database": suite_database.measure,
+    "cache": suite_cache.measure,
+    "ratelimit": suite_ratelimit.measure,
 }
 
 

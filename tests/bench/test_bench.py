@@ -17,6 +17,8 @@ FIGURES = r"^\| {name} \| ([\d,]+) \| ([\d.]+) \([^)]+\) \| (\d+) \| ([\d.]+) \|
 ROWS = {
     "http": ("bare FastAPI", "service", "service, traces exported", "usual assembly"),
     "database": ("bare SQLAlchemy", "its unit of work alone", "service"),
+    "cache": ("get on bare FastAPI", "get in the same service", "cache"),
+    "ratelimit": ("bare FastAPI", "service", "service with a rate limit"),
 }
 pytestmark = [pytest.mark.xdist_group("bench")]
 

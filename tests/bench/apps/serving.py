@@ -32,8 +32,8 @@ def serve_bare(routes: APIRouter) -> None:
     )
 
 
-def serve_stack(make: "Callable[[App], APIRouter]") -> None:
-    """Serve as a rendered service does; `make` adds the components and returns the routes."""
+def serve_stack(make: "Callable[[App], APIRouter]", more: "Callable[[App, FastAPI], object]" = lambda *_: None) -> None:
+    """Serve as a rendered service does; `make` adds the components and returns the routes, `more` sees the API."""
     from marty_lib import App, HttpSettings, ServiceSettings, create_api, main, serve
 
     class Settings(ServiceSettings):
@@ -44,6 +44,7 @@ def serve_stack(make: "Callable[[App], APIRouter]") -> None:
         routes = make(app)
         api = create_api(app, settings.http, title="bench")
         api.include_router(routes)
+        more(app, api)
         app.add(serve(api, settings.http))
         return app
 
