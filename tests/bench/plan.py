@@ -12,13 +12,15 @@ class Plan(NamedTuple):
         rounds: in which the servers take turns.
         seconds: of load on each server in each round.
         first: requests that each server answers before its memory is read, the same for all.
+        messages: that each side publishes or consumes in each round.
         renders: how often the template is rendered.
     """
 
     rounds: int = 20
     seconds: float = 0.8
     first: int = 5000
+    messages: int = 4000
     renders: int = 7
 
 
-QUICK = Plan(rounds=2, seconds=0.4, first=500, renders=1)
+QUICK = Plan(rounds=2, seconds=0.4, first=500, messages=500, renders=1)

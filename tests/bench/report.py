@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- {name}: begin -->\n", "<!-- {name}: end -->\n"
 VERSIONS = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
 HEAD = """\
-| | requests/s | of bare | CPU, us a request | p50, ms | p99, ms | memory, MB | more than bare, MB |
+| | {unit} | of bare | CPU, us a request | p50, ms | p99, ms | memory, MB | more than bare, MB |
 |---|---|---|---|---|---|---|---|
 """
 
@@ -52,10 +52,10 @@ def spread(values: list[float], form: str = ".2f") -> str:
     return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
-def table(rows: list[Figures]) -> str:
+def table(rows: list[Figures], unit: str = "requests/s") -> str:
     """Return the table; the first row is the yardstick."""
     bare = rows[0]
-    return HEAD + "".join(
+    return HEAD.format(unit=unit) + "".join(
         f"| {row.name} | {row.middle('per_second'):,.0f} | {spread(row.ratios(bare))} | {row.total('cpu'):.0f} "
         f"| {row.middle('p50'):.1f} | {row.middle('p99'):.1f} | {row.memory:.0f} | {row.memory - bare.memory:.0f} |\n"
         for row in rows

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import report, suite_cache, suite_database, suite_http, suite_ratelimit
+from . import report, suite_cache, suite_database, suite_events, suite_http, suite_ratelimit
 from .plan import QUICK, Plan
 from .servers import step
 from .setting import Setting
@@ -23,6 +23,7 @@ SUITES: dict[str, Callable[[Setting, Plan], str]] = {
     "database": suite_database.measure,
     "cache": suite_cache.measure,
     "ratelimit": suite_ratelimit.measure,
+    "events": suite_events.measure,
 }
 
 

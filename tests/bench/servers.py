@@ -101,11 +101,8 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def memory(self) -> float:
-        """Return its resident memory in MB, shared libraries included."""
-        rollup = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
-        found = re.search(r"^Rss:\s+(\d+) kB", rollup, re.MULTILINE)
-        assert found is not None
-        return int(found[1]) * 1024 / 1e6
+        """Return its resident memory in MB."""
+        return memory_of(self.process.pid)
 
     def stop(self) -> None:
         """Stop it, as gently as it lets itself be stopped."""
@@ -128,6 +125,14 @@ class Server:
             sys.exit(f"bench: {row.name} answered {self.served} requests but logged {logged}")
         if sink and row.sink and not sink.batches[row.sink]:
             sys.exit(f"bench: no spans of {row.name} have arrived")
+
+
+def memory_of(pid: int) -> float:
+    """Return a process's resident memory in MB, shared libraries included."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Rss:\s+(\d+) kB", rollup, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024 / 1e6
 
 
 def free_port() -> int:

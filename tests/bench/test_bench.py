@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.bench import suite_events
 from tests.bench.report import BEGIN, END, PAGE
 from tests.bench.run import SUITES
 from tests.conftest import ROOT
@@ -18,6 +19,7 @@ ROWS = {
     "http": ("bare FastAPI", "service", "service, traces exported", "usual assembly"),
     "database": ("bare SQLAlchemy", "its unit of work alone", "service"),
     "cache": ("get on bare FastAPI", "get in the same service", "cache"),
+    "events": tuple(suite_events.ROWS),
     "ratelimit": ("bare FastAPI", "service", "service with a rate limit"),
 }
 pytestmark = [pytest.mark.xdist_group("bench")]
