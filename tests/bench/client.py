@@ -127,12 +127,17 @@ async def measure(port: int, connections: int, requests: int, seconds: float, pa
     load = Load(requests, seconds, first.read, first.body)
     began, cpu = time.perf_counter(), time.process_time()
     await put(load, port, connections)
+    return seen(load.latencies, began, cpu)
+
+
+def seen(latencies: list[float], began: float, cpu: float) -> dict[str, float]:
+    """Return the figures of a load that began at these times; the one request before it was served too."""
     seconds = time.perf_counter() - began
-    steps = quantiles(load.latencies, n=100)
+    steps = quantiles(latencies, n=100)
     return {
-        "requests": len(load.latencies),
-        "served": len(load.latencies) + 1,
-        "per_second": len(load.latencies) / seconds,
+        "requests": len(latencies),
+        "served": len(latencies) + 1,
+        "per_second": len(latencies) / seconds,
         "p50": steps[49] * 1000,
         "p99": steps[98] * 1000,
         "client_share": (time.process_time() - cpu) / seconds,

@@ -87,5 +87,12 @@ def install(folder: Path, service: Path) -> Path:
     pip: list[str | Path] = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python]
     run(sys.executable, "-m", "uv", "venv", "--quiet", "--no-project", "--python", sys.executable, folder)
     run(*pip, "--require-hashes", "--requirement", REQUIREMENTS)
-    run(*pip, "--no-deps", "--editable", ROOT / "lib", "--editable", service)
+    run(*pip, "--no-deps", "--editable", ROOT / "lib")
+    add(python, service)
     return python
+
+
+def add(python: Path, service: Path) -> None:
+    """Install one more service into the environment, whose packages stay as they are."""
+    pip = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python]
+    run(*pip, "--no-deps", "--editable", service)

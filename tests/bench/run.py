@@ -13,13 +13,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import report, suite_cache, suite_database, suite_events, suite_http, suite_ratelimit
+from . import report, suite_cache, suite_database, suite_events, suite_grpc, suite_http, suite_ratelimit
 from .plan import QUICK, Plan
 from .servers import step
 from .setting import Setting
 
 SUITES: dict[str, Callable[[Setting, Plan], str]] = {
     "http": suite_http.measure,
+    "grpc": suite_grpc.measure,
     "database": suite_database.measure,
     "cache": suite_cache.measure,
     "ratelimit": suite_ratelimit.measure,

@@ -37,6 +37,7 @@ class Row:
         line: what each line of its access log holds; empty where it has none.
         sink: under which name its spans arrive; empty where it sends none.
         client: arguments of the client, after the port.
+        load: the client's module.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Row:
     line: bytes = b""
     sink: str = ""
     client: tuple[str, ...] = ()
+    load: str = "tests.bench.client"
 
 
 class Server:
@@ -85,11 +87,10 @@ class Server:
 
     def load(self, *, seconds: float = 60.0, requests: int = 0) -> dict[str, float]:
         """Put load on it and return what the client saw, and `cpu`: the server's microseconds for each request."""
-        script = str(HERE / "client.py")
         amount = f"--requests={requests}", f"--seconds={seconds}"
-        client = [str(self._python), script, str(self.port), *self.row.client, *amount]
+        client = [str(self._python), "-m", self.row.load, str(self.port), *self.row.client, *amount]
         before = self._cpu_seconds()
-        done = subprocess.run(client, env=environment(), capture_output=True, text=True, check=False)
+        done = subprocess.run(client, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"bench: the load on {self.row.name} failed:\n{done.stderr[-2000:]}")
         seen: dict[str, float] = json.loads(done.stdout)

@@ -52,6 +52,12 @@ class Setting:
         environment.copy(self.template, target, environment.ANSWERS | answers | {"service_name": name})
         return target
 
+    def install(self, name: str, **answers: str) -> Path:
+        """Render a service and install it beside the others; return its folder."""
+        service = self.render(name, **answers)
+        environment.add(self.python, service)
+        return service
+
     def server(self, name: str) -> Server:
         """Return a real server, which runs on the clients' CPU until the end.
 

@@ -17,6 +17,7 @@ from tests.conftest import ROOT
 FIGURES = r"^\| {name} \| ([\d,]+) \| ([\d.]+) \([^)]+\) \| (\d+) \| ([\d.]+) \| ([\d.]+) \| (\d+) \| -?\d+ \|$"
 ROWS = {
     "http": ("bare FastAPI", "service", "service, traces exported", "usual assembly"),
+    "grpc": ("bare grpc.aio", "service"),
     "database": ("bare SQLAlchemy", "its unit of work alone", "service"),
     "cache": ("get on bare FastAPI", "get in the same service", "cache"),
     "events": tuple(suite_events.ROWS),
