@@ -94,5 +94,5 @@ def install(folder: Path, service: Path) -> Path:
 
 def add(python: Path, service: Path) -> None:
     """Install one more service into the environment, whose packages stay as they are."""
-    pip = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python]
+    pip = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python)
     run(*pip, "--no-deps", "--editable", service)

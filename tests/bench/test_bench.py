@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.bench import suite_events
+from tests.bench import suite_events, suite_start
 from tests.bench.report import BEGIN, END, PAGE
 from tests.bench.run import SUITES
 from tests.conftest import ROOT
@@ -57,5 +57,14 @@ def test_the_page_has_a_place_for_the_figures_of_each_suite(suite: str) -> None:
     assert page.index(BEGIN.format(name=suite)) < page.index(END.format(name=suite))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", suite_start.kinds())
+def test_import_and_memory_of_each_kind_stand_beside_bare(sections: dict[str, str], kind: str) -> None:
+    figures = rf"^\| {kind} \| (\d+) \| (\d+) \| ([\d.]+) \([^)]+\) \| (\d+) \| (\d+) \| -?\d+ \|$"
+    row = re.search(figures, sections["start"], re.MULTILINE)
+    assert row, sections["start"]
+    assert all(float(figure) > 0 for figure in row.groups()), row[0]
+
+
 def test_no_suite_goes_untested() -> None:
-    assert set(ROWS) == set(SUITES)
+    assert {*ROWS, "start"} == set(SUITES)
