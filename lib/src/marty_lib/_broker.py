@@ -100,6 +100,12 @@ class Broker(Protocol):
         """Return a source of the topics' messages for a member of the group."""
 
 
+def wanted() -> bool:
+    """Return whether the task under way is to go on: a client or a handler may have swallowed its cancellation."""
+    task = asyncio.current_task()
+    return task is None or not task.cancelling()
+
+
 async def settle(leases: Sequence[Lease], seconds: float) -> None:
     """Revoke leases and wait until nothing is under way, for so many seconds at most."""
     for lease in leases:

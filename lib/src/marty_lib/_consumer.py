@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from marty_lib import log, metrics
-from marty_lib._broker import Delivery, Source
+from marty_lib._broker import Delivery, Source, wanted
 from marty_lib._dead_letters import dead_topic, redriver, retry_topic
 from marty_lib._event_commands import commands
 from marty_lib._events_wire import Event
@@ -155,7 +155,7 @@ class Consumer:
 
     async def _take_always(self) -> None:
         failures = 0
-        while True:
+        while wanted():
             try:
                 await self._open()
                 failures = 0
@@ -184,7 +184,7 @@ class Consumer:
 
     async def _take(self) -> None:
         assert self._source is not None
-        while True:
+        while wanted():
             await self._going.wait()
             room = await self._wait_for_room()
             async with self._taking:
@@ -213,7 +213,7 @@ class Consumer:
 
     async def _commit_often(self) -> None:
         assert self._source is not None
-        while True:
+        while wanted():
             await self._finished.wait()
             self._finished.clear()
             try:
@@ -226,7 +226,7 @@ class Consumer:
     async def _measure(self) -> None:
         assert self._source is not None
         metrics.EVENTS_IN_FLIGHT.labels(self.group).set_function(lambda: self._in_flight)
-        while True:
+        while wanted():
             try:
                 for topic, lag in (await self._source.lag()).items():
                     metrics.EVENTS_LAG.labels(topic, self.group).set(lag)

@@ -12,7 +12,7 @@ from uuid import uuid4
 from pydantic import TypeAdapter, ValidationError
 
 from marty_lib import _dead_letters, context, log, metrics
-from marty_lib._broker import Delivery
+from marty_lib._broker import Delivery, wanted
 from marty_lib._dead_letters import Failure
 from marty_lib._events_wire import Event, InvalidEvent, Message, context_of, decode
 from marty_lib.errors import InvalidInput, ServiceError, Unavailable
@@ -101,13 +101,13 @@ class Handling:
 
     async def insist(self, delivery: Delivery, later: Later) -> None:
         """Do a delivery to the end: handled, dead, or given back because its lease was revoked."""
-        wanted: Later | None = later
-        while wanted is not None:
-            if await _revoked(delivery, wanted.seconds):
+        following: Later | None = later
+        while following is not None and wanted():
+            if await _revoked(delivery, following.seconds):
                 self._settle(delivery, False)
                 return
             with delivery.lease:
-                wanted = await self._row(delivery, wanted.rows)
+                following = await self._row(delivery, following.rows)
 
     async def _row(self, delivery: Delivery, rows: int) -> Later | None:
         """Try some times in a row, after so many rows; return when the next is due, or None where it is settled."""
@@ -138,7 +138,7 @@ class Handling:
 
     async def _hand_over(self, delivery: Delivery, message: Message) -> None:
         """Publish what takes the delivery's place, for as long as it takes; only then it is finished."""
-        while not delivery.lease.revoked.is_set():
+        while not delivery.lease.revoked.is_set() and wanted():
             try:
                 await self._publish([message])
             except Exception as error:

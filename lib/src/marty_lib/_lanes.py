@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from marty_lib._broker import Delivery
+from marty_lib._broker import Delivery, wanted
 
 BREATH = 32
 L = TypeVar("L")
@@ -56,8 +56,8 @@ class Lanes(Generic[L]):
 
     async def _work(self, lane: deque[Delivery], wake: asyncio.Event) -> None:
         done = 0
-        while True:
-            while lane:
+        while wanted():
+            while lane and wanted():
                 await self._next(lane.popleft())
                 done += 1
                 if done % BREATH == 0:
@@ -85,7 +85,7 @@ class Lanes(Generic[L]):
     async def _unpark(self, key: Hashable, delivery: Delivery, later: L, waiting: deque[Delivery]) -> None:
         """Do a parked delivery and all that queues up behind it."""
         await self._insist(delivery, later)
-        while waiting:
+        while waiting and wanted():
             await self._alone(waiting.popleft())
         del self._parked[key]
 

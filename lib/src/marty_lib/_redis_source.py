@@ -17,7 +17,7 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from marty_lib import log
-from marty_lib._broker import Delivery, Lease, settle
+from marty_lib._broker import Delivery, Lease, settle, wanted
 from marty_lib._events_wire import Message
 from marty_lib._redis_streams import DATA, streams
 
@@ -87,7 +87,7 @@ class RedisSource:
 
     async def _keep(self) -> None:
         beats = 0
-        while True:
+        while wanted():
             await asyncio.sleep(BEAT * random.uniform(0.8, 1))
             beats += 1
             try:
@@ -154,7 +154,9 @@ class RedisSource:
         if not names:
             await asyncio.sleep(MOMENT)
             return []
-        return await self._read(names, max(1, limit // len(names)))
+        # The count is for each stream, so that a small one is shared among some of them, in turns.
+        names = random.sample(names, min(limit, len(names)))
+        return await self._read(names, limit // len(names))
 
     async def _take_over(self, name: str, lease: _Stream, limit: int) -> list[Delivery]:
         """Claim some of the entries that are pending; an empty cursor says that there are no more."""
@@ -188,6 +190,8 @@ class RedisSource:
 
     async def settle(self) -> None:
         """Give back what is not finished, and let others own the streams."""
+        for lease in self._owned.values():
+            lease.revoked.set()
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})

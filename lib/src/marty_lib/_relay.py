@@ -20,6 +20,7 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy import delete, func, select, text, update
 
 from marty_lib import context, log
+from marty_lib._broker import wanted
 from marty_lib._events_wire import Message
 from marty_lib._outbox_tables import OutboxRow
 from marty_lib.db import Database
@@ -97,7 +98,7 @@ class Relay:
         self._wake.set()
 
     async def _run(self) -> None:
-        while True:
+        while wanted():
             self._wake.clear()
             more = await self._try()
             if self._stopping.is_set() and not more:
