@@ -103,6 +103,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             lease = self._partitions.get(place)
             if lease is None:
                 continue  # it was revoked meanwhile, and these are delivered to its next owner
+            if lease.low is None:
+                lease.low = records[0].offset
             lease.delivered.extend(record.offset for record in records)
             topic = place.topic
             deliveries += [
