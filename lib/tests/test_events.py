@@ -55,8 +55,8 @@ async def test_a_handler_works_in_the_request_and_trace_that_led_to_the_event(
         assert current is not None
         seen.append((current.request_id, current.trace_id, 0 < (context.remaining() or 0) <= 17))
 
-    await events.publish(kit.event(1))
     await kit.started(consumer)
+    await events.publish(kit.event(1))
     await until(lambda: seen)
 
     assert seen == [(request_context.request_id, request_context.trace_id, True)]

@@ -54,7 +54,8 @@ class Consumer:
     ) -> None:
         self.name = f"consumer-{group}"
         self.required = required
-        self.group = group
+        self.title = group
+        self.group = group = events.settings.prefix + group
         self.version = version
         self.draining = False
         self.commands = commands(events, self)
@@ -67,13 +68,14 @@ class Consumer:
         self._up = False
         self._room = asyncio.Event()
         self._finished = asyncio.Event()
+        self._tried = asyncio.Event()
         self._going = asyncio.Event()
         self._going.set()
         self._taking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._source: Source | None = None
         retries = Retries(settings.attempts, settings.delays, settings.handler_timeout, outages)
-        handling = Handling(group, self._handlers, retries, publish=events.send, settle=self._settle)
+        handling = Handling(group, self._handlers, retries, publish=events.forward, settle=self._settle)
         self._lanes: Lanes[Later] = Lanes(settings.concurrency, handling.attempt, handling.insist, self._drop)
 
     def on(self, kind: EventType[T], *, ordered: bool = True) -> Callable[[Function[T]], Function[T]]:
@@ -105,13 +107,19 @@ class Consumer:
     @property
     def topics(self) -> list[str]:
         """The topics that it takes from, the retry topics aside."""
-        return sorted({kind.topic for kind in self.subscriptions.values()})
+        prefix = self._events.settings.prefix
+        return sorted({prefix + kind.topic for kind in self.subscriptions.values()})
 
     async def start(self) -> None:
-        """Begin to consume as soon as the broker is there."""
+        """Join the group, or do so as soon as the broker is there."""
         retries = [retry_topic(topic, self.group) for topic in self.topics]
         self._source = self._events.broker.source([*self.topics, *retries], self.group)
         self._task = asyncio.create_task(self._run(), name=self.name)
+        try:
+            async with asyncio.timeout(self._events.settings.publish_timeout):
+                await self._tried.wait()
+        except TimeoutError:
+            return
 
     async def wait(self) -> None:
         """Return when it has ended, which it does by itself only where it has failed."""
@@ -158,11 +166,13 @@ class Consumer:
         while wanted():
             try:
                 await self._open()
+                self._tried.set()
                 failures = 0
                 await self._take()
             except Exception as error:
                 failures += 1
                 self._up = False
+                self._tried.set()
                 log.get().warning("consumer.away", group=self.group, reason=type(error).__name__, failures=failures)
                 await self._close()
                 await asyncio.sleep(min(LONGEST_PAUSE, 0.1 * 2.0 ** min(failures, 16)) * random.uniform(0.5, 1))

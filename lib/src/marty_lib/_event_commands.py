@@ -43,7 +43,7 @@ def commands(events: Events, consumer: Consumer) -> dict[str, Command]:
 def describe(events: Events, consumer: Consumer) -> dict[str, object]:
     """Return the AsyncAPI document of a service."""
     return _asyncapi.document(
-        title=consumer.group,
+        title=consumer.title,
         version=consumer.version,
         sent=events.publishes,
         received=consumer.subscriptions.values(),

@@ -29,6 +29,8 @@ class EventsSettings(Section):
         Embedded(SecretUrl("memory://"), "Its events are lost with the process: set the URL of a broker"),
     ] = SecretUrl("memory://")
     """kafka://host:9092,host:9092 (kafkas:// with TLS), amqp://user:password@host/vhost, redis://host:6379/0."""
+    prefix: Annotated[str, Field(pattern=r"^[a-z0-9.-]*$", max_length=60)] = ""
+    """Put before the names of topics and groups, so that several environments can share a broker."""
     partitions: Annotated[int, Field(ge=1, le=1024)] = 8
     """Partitions of topics that are made here. The same in all services that share a topic, and for ever."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16

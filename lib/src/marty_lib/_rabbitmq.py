@@ -54,6 +54,7 @@ class RabbitBroker:
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
         self._known: set[str] = set()
+        self._subscriptions: dict[tuple[str, str], None] = {}
 
     async def connect(self) -> Connection:
         """Return a new connection."""
@@ -81,7 +82,11 @@ class RabbitBroker:
             if self._channel is None or self._channel.is_closed:
                 await self.close()
                 self._connection = await self.connect()
-                self._channel = await self.channel(self._connection, confirms=True)
+                channel = await self.channel(self._connection, confirms=True)
+                for topic, group in self._subscriptions:
+                    # Before anything is published: RabbitMQ keeps nothing for queues that do not exist yet.
+                    await self._subscribe(channel, topic, group)
+                self._channel = channel
             return self._channel
 
     async def close(self) -> None:
@@ -116,12 +121,16 @@ class RabbitBroker:
 
     async def declare(self, topics: Sequence[str], group: str) -> None:
         """Have an exchange for each topic, and the group's queues bound to it."""
+        self._subscriptions.update(dict.fromkeys((topic, group) for topic in topics))
         channel = await self._opened()
         for topic in topics:
-            await self._exchange(channel, topic)
-            for queue, partition in queues(topic, group, self._settings.partitions):
-                await channel.queue_declare(queue, durable=True, arguments=QUEUE)
-                await channel.queue_bind(queue, topic, routing_key=str(partition))
+            await self._subscribe(channel, topic, group)
+
+    async def _subscribe(self, channel: Channel, topic: str, group: str) -> None:
+        await self._exchange(channel, topic)
+        for queue, partition in queues(topic, group, self._settings.partitions):
+            await channel.queue_declare(queue, durable=True, arguments=QUEUE)
+            await channel.queue_bind(queue, topic, routing_key=str(partition))
 
     async def _exchange(self, channel: Channel, topic: str) -> None:
         await channel.exchange_declare(topic, exchange_type="direct", durable=True)
@@ -131,6 +140,7 @@ class RabbitBroker:
         """Return a member of a group."""
         from marty_lib._rabbitmq_source import RabbitSource
 
+        self._subscriptions.update(dict.fromkeys((topic, group) for topic in topics))
         return RabbitSource(self, topics, group, self._settings)
 
 

@@ -45,7 +45,8 @@ class RabbitSource:
         self._active.clear()
         self._connection = await self._broker.connect()
         self._channel = await self._broker.channel(self._connection, confirms=False)
-        await self._channel.basic_qos(prefetch_count=max(1, self._settings.max_in_flight // self._settings.partitions))
+        # For each queue; together they are a little more than what is taken from here.
+        await self._channel.basic_qos(prefetch_count=-(-self._settings.max_in_flight // self._settings.partitions))
         for topic in self._topics:
             for queue, _ in queues(topic, self._group, self._settings.partitions):
                 await self._channel.basic_consume(queue, partial(self._arrive, topic, queue, self._lease))

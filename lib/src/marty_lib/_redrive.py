@@ -59,7 +59,7 @@ async def _move(events: Events, group: str, deliveries: list[Delivery], kind: st
         revived(delivery.message, group) if moves else seen(delivery.message, run)
         for delivery, moves in zip(deliveries, wanted, strict=True)
     ]
-    await events.send(messages)
+    await events.forward(messages)
     for delivery in deliveries:
         delivery.lease.finished.append(delivery.position)
     return sum(wanted)

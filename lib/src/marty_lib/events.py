@@ -157,6 +157,13 @@ class Events:
 
     async def send(self, messages: Sequence[Message]) -> None:
         """As `publish`, for what is a message already."""
+        prefix = self.settings.prefix
+        if prefix:
+            messages = [message._replace(topic=prefix + message.topic) for message in messages]
+        await self.forward(messages)
+
+    async def forward(self, messages: Sequence[Message]) -> None:
+        """As `send`, for topics that have their prefix already."""
         began = time.perf_counter()
         outcome = "error"
         try:
