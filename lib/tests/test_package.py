@@ -23,6 +23,8 @@ EXTRAS = {
     "httpx2",
     "sqlalchemy",
     "alembic",
+    "aiokafka",
+    "aiormq",
     "redis",
     "fakeredis",
 }

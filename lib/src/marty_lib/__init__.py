@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unavailable,
     )
+    from marty_lib.events import Consumer, Event, Events, EventsSettings, EventType
     from marty_lib.health import Health
     from marty_lib.http import create_api, serve
     from marty_lib.lock import Lock, LockBusy, LockLost
@@ -73,6 +74,7 @@ _HOME = {
         "Unauthenticated",
         "Unavailable",
     ),
+    "events": ("Consumer", "Event", "EventType", "Events", "EventsSettings"),
     "health": ("Health",),
     "http": ("create_api", "serve"),
     "lock": ("Lock", "LockBusy", "LockLost"),
@@ -101,11 +103,16 @@ __all__ = [
     "CachePolicy",
     "Component",
     "Conflict",
+    "Consumer",
     "Database",
     "DatabaseSettings",
     "DeadlineExceeded",
     "DrainSettings",
     "Embedded",
+    "Event",
+    "EventType",
+    "Events",
+    "EventsSettings",
     "FieldError",
     "Forbidden",
     "Health",
