@@ -69,7 +69,7 @@ class Entries(Generic[T]):
         """Return the entry, or None where there is none of this shape; redis-py's errors are the caller's."""
         if self._unsure:
             await self._settle()
-        raw: bytes | None = await self._client.execute_command("GET", self._prefix + key)
+        raw = await self._redis.get(self._prefix + key)
         if raw is None:
             return None
         try:

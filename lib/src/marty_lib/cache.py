@@ -167,15 +167,15 @@ class Cache(Generic[T]):
             return await self._load_and_write(key, load)
         try:
             claimed = await self._entries.claim(key, self._policy.claim)
-            entry = None if claimed else await self._await_other(key)
+            # Who gets the claim looks again: somebody may have written and released it since.
+            entry = await self._fresh(key, left=self._policy.ahead) if claimed else await self._await_other(key)
         except RedisError:
             return await self._load(load)
-        if entry is not None:
-            return entry.value
         try:
-            return await self._load_and_write(key, load)
+            return await self._load_and_write(key, load) if entry is None else entry.value
         finally:
-            await self._release(key)
+            if claimed:
+                await self._release(key)
 
     async def _load_and_write(self, key: str, load: Callable[[], Awaitable[T | None]]) -> T | None:
         value = await self._load(load)
@@ -203,10 +203,15 @@ class Cache(Generic[T]):
         ends = time.monotonic() + self._policy.claim
         while time.monotonic() < ends:
             await asyncio.sleep(POLL * random.uniform(0.5, 1.5))
-            entry = await self._entries.read(key)
-            if entry is not None and entry.expires > self._clock():
+            entry = await self._fresh(key, left=0)
+            if entry is not None:
                 return entry
         return None
+
+    async def _fresh(self, key: str, *, left: float) -> Entry[T] | None:
+        """Return the entry where it is good for more than `left` seconds."""
+        entry = await self._entries.read(key)
+        return entry if entry is not None and entry.expires - self._clock() > left else None
 
     async def _release(self, key: str) -> None:
         try:

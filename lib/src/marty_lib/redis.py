@@ -22,12 +22,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
 from marty_lib import log
+from marty_lib._batches import Batches
 from marty_lib._redis import Client, Guard
 from marty_lib._redis import RedisDown as RedisDown
 from marty_lib._sections import Embedded, SecretUrl, Section
 from marty_lib.errors import StartError, Unavailable
 
 MEMORY_URL = SecretUrl("memory://")
+MOST_AT_ONCE = 64
 SCHEMES = ("redis", "rediss", "unix")
 
 POOL_IN_USE = Gauge("redis_pool_connections_in_use", "Connections to Redis that are in use.")
@@ -74,6 +76,7 @@ class Redis:
         self._probing = asyncio.Lock()
         self._guard = Guard(timeout=settings.timeout, size=settings.pool_size, probe=self._ping)
         self.client = Client(ConnectionPool(connection_class, **options), self._guard)
+        self._gets: Batches[str, bytes | None] = Batches(self._get_all, most=MOST_AT_ONCE)
         POOL_IN_USE.set_function(lambda: self._guard.in_use)
         POOL_SIZE.set(settings.pool_size)
 
@@ -85,6 +88,14 @@ class Redis:
     def key(self, *parts: str) -> str:
         """Return the name of a key: the prefix and the parts, colons between them."""
         return ":".join([self._prefix, *parts] if self._prefix else parts)
+
+    async def get(self, key: str) -> bytes | None:
+        """Return a key's value, or None: as GET, in one round trip with all who ask at the same time."""
+        return await self._gets.ask(key)
+
+    async def _get_all(self, keys: list[str]) -> list[bytes | None]:
+        values: list[bytes | None] = await self.client.execute_command("MGET", *keys)
+        return values
 
     async def start(self) -> None:
         """Try to reach the server; one that is down may come later.
