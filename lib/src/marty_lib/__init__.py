@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from marty_lib.ratelimit import RateLimiter, Rule
     from marty_lib.ratelimit_http import limit_requests
     from marty_lib.redis import Redis, RedisSettings
+    from marty_lib.session import Session, SessionStore
     from marty_lib.settings import (
         DrainSettings,
         Embedded,
@@ -81,6 +82,7 @@ _HOME = {
     "ratelimit": ("RateLimiter", "Rule"),
     "ratelimit_http": ("limit_requests",),
     "redis": ("Redis", "RedisSettings"),
+    "session": ("Session", "SessionStore"),
     "settings": (
         "DrainSettings",
         "Embedded",
@@ -138,6 +140,8 @@ __all__ = [
     "Server",
     "ServiceError",
     "ServiceSettings",
+    "Session",
+    "SessionStore",
     "SettingsError",
     "StartError",
     "Unauthenticated",
