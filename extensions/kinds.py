@@ -11,6 +11,7 @@ from jinja2 import Environment
 KINDS: dict[str, frozenset[str]] = {
     "fastapi": frozenset({"http", "storage", "orders", "tracing"}),
     "database": frozenset({"http", "database", "storage", "orders", "tracing"}),
+    "caching": frozenset({"http", "redis", "storage", "catalogue", "tracing"}),
     "message-queue": frozenset({"http", "database", "broker", "storage", "orders", "tracing"}),
     "minimal": frozenset({"worker"}),
 }
