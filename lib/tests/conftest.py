@@ -21,7 +21,7 @@ from marty_lib.settings import LogSettings
 from marty_lib.testing import ServiceProcess
 
 DEADLINE = 20.0
-PREFIXES = ("DATABASE_", "HTTP_", "OPS_", "LOG_", "DRAIN_", "OTEL_", "REDIS_")
+PREFIXES = ("DATABASE_", "DRAIN_", "EVENTS_", "GRPC_", "HTTP_", "LOG_", "OPS_", "OTEL_", "REDIS_")
 NAMES = ("ENVIRONMENT", "DEBUG", "ALLOW_EMBEDDED", "LOG", "HTTP")
 
 SERVICE = """

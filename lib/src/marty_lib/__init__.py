@@ -32,12 +32,14 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from marty_lib.events import Consumer, Event, Events, EventsSettings, EventType
+    from marty_lib.grpc import GrpcServer, GrpcSettings, checked, create_channel, serve_grpc
     from marty_lib.health import Health
     from marty_lib.http import create_api, serve
     from marty_lib.lock import Lock, LockBusy, LockLost
     from marty_lib.ratelimit import RateLimiter, Rule
     from marty_lib.ratelimit_http import limit_requests
     from marty_lib.redis import Redis, RedisSettings
+    from marty_lib.resilience import Breaker, Bulkhead, deadline, retrying
     from marty_lib.session import Session, SessionStore
     from marty_lib.settings import (
         DrainSettings,
@@ -76,6 +78,7 @@ _HOME = {
         "Unavailable",
     ),
     "events": ("Consumer", "Event", "EventType", "Events", "EventsSettings"),
+    "grpc": ("GrpcServer", "GrpcSettings", "checked", "create_channel", "serve_grpc"),
     "health": ("Health",),
     "http": ("create_api", "serve"),
     "lock": ("Lock", "LockBusy", "LockLost"),
@@ -83,6 +86,7 @@ _HOME = {
     "ratelimit_http": ("limit_requests",),
     "redis": ("Redis", "RedisSettings"),
     "session": ("Session", "SessionStore"),
+    "resilience": ("Breaker", "Bulkhead", "deadline", "retrying"),
     "settings": (
         "DrainSettings",
         "Embedded",
@@ -101,6 +105,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "App",
     "Base",
+    "Breaker",
+    "Bulkhead",
     "Cache",
     "CachePolicy",
     "Component",
@@ -117,6 +123,8 @@ __all__ = [
     "EventsSettings",
     "FieldError",
     "Forbidden",
+    "GrpcServer",
+    "GrpcSettings",
     "Health",
     "HttpSettings",
     "InvalidInput",
@@ -148,13 +156,18 @@ __all__ = [
     "Unavailable",
     "Worker",
     "WriteBehind",
+    "checked",
     "create_api",
+    "create_channel",
     "current",
+    "deadline",
     "limit_requests",
     "main",
     "outgoing_headers",
     "remaining",
+    "retrying",
     "serve",
+    "serve_grpc",
 ]
 
 

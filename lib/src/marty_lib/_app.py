@@ -182,7 +182,7 @@ class App:
         return 0 if finished and not ended else 1
 
     def _ports(self) -> dict[str, int]:
-        return {f"{part.name}_port": part.port for part in self._components if isinstance(part, Server)}
+        return {f"{part.name}_port": part.port for part in self._components if hasattr(part, "port")}
 
     async def _until_ended(self, stopping: asyncio.Task[Any]) -> str:
         """Return the name of the component that ended by itself, or '' after a signal."""

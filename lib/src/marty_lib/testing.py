@@ -29,6 +29,7 @@ from marty_lib._db_fixtures import migrations as migrations
 from marty_lib._db_fixtures import own_database as own_database
 
 if TYPE_CHECKING:
+    from grpc.aio import Channel
     from httpx2 import AsyncClient
 
     from marty_lib._app import App
@@ -106,12 +107,14 @@ class ServiceProcess:
     """
 
     def __init__(self, module: str, **environment: str) -> None:
-        self.ops_port, self.http_port = free_ports(2)
+        self.ops_port, self.http_port, self.grpc_port = free_ports(3)
         self.ops = f"http://127.0.0.1:{self.ops_port}"
         self.http = f"http://127.0.0.1:{self.http_port}"
+        self.grpc = f"127.0.0.1:{self.grpc_port}"
         variables = os.environ | {
             "OPS_PORT": str(self.ops_port),
             "HTTP_PORT": str(self.http_port),
+            "GRPC_PORT": str(self.grpc_port),
             "LOG_FORMAT": "json",
         }
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -179,6 +182,20 @@ async def started(app: App) -> AsyncIterator[App]:
                 stack.push_async_callback(part.stop)
                 await part.start()
         yield app
+
+
+@contextlib.asynccontextmanager
+async def channel_of(app: App) -> AsyncIterator[Channel]:
+    """Run the app, whose ports should be 0, and yield a channel to its gRPC server."""
+    from grpc.aio import insecure_channel
+
+    await app.start()
+    server = next(part for part in app.components if part.name == "grpc")
+    try:
+        async with insecure_channel(f"127.0.0.1:{getattr(server, 'port')}") as channel:  # noqa: B009
+            yield channel
+    finally:
+        await app.stop(delay=0)
 
 
 def status(url: str, timeout: float = 2.0) -> int:
