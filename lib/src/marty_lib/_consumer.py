@@ -14,6 +14,7 @@ from marty_lib._event_commands import commands
 from marty_lib._events_wire import Event
 from marty_lib._handling import Handler, Handling, Later, Retries
 from marty_lib._lanes import Lanes
+from marty_lib._redrive import QUIET, dead_letters
 
 if TYPE_CHECKING:
     from marty_lib.events import Events, EventType
@@ -36,8 +37,8 @@ class Consumer:
         events: the connection.
         group: the members of one group share the messages; usually the service's name.
         version: of the service, for its AsyncAPI document.
-        outages: errors of handlers that say that something is away, such as the database: what is handled then is
-            tried until it works, and never becomes a dead letter.
+        outages: handlers' errors that mean, as `Unavailable` does, that something is away: then a message is tried
+            until it works, and never becomes a dead letter.
         required: whether the service is not ready while it cannot consume.
     """
 
@@ -130,6 +131,10 @@ class Consumer:
         """Raise where it cannot consume."""
         if not self._up:
             raise ConnectionError("the consumer is not connected")
+
+    async def dead_letters(self, limit: int, *, quiet: float = QUIET) -> list[dict[str, str]]:
+        """Return the headers of up to `limit` dead letters, which stay; `quiet` seconds without one are the end."""
+        return await dead_letters(self._events, self.group, self.topics, limit=limit, quiet=quiet)
 
     def pause(self) -> None:
         """Take no more messages until `resume`."""

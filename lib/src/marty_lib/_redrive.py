@@ -53,6 +53,35 @@ async def redrive(
         await source.close()
 
 
+async def dead_letters(
+    events: Events, group: str, topics: list[str], *, limit: int, quiet: float = QUIET
+) -> list[dict[str, str]]:
+    """Return the headers of a group's dead letters, which stay where they are.
+
+    Args:
+        events: the connection.
+        group: whose dead letters.
+        topics: that the messages were published to.
+        limit: how many at most.
+        quiet: seconds without a dead letter after which there are none left.
+    """
+    await events.broker.open()
+    source = events.broker.source([dead_topic(topic, group) for topic in topics], redriver(group))
+    await source.open()
+    found: list[Message] = []
+    last = time.monotonic()
+    try:
+        while len(found) < limit and time.monotonic() - last < quiet:
+            fetched = await source.fetch(limit - len(found))
+            if fetched:
+                last = time.monotonic()
+                found += [delivery.message for delivery in fetched]
+    finally:
+        await source.settle()
+        await source.close()
+    return [{name: (value or b"").decode(errors="replace") for name, value in message.headers} for message in found]
+
+
 async def _move(events: Events, group: str, deliveries: list[Delivery], kind: str, run: str) -> int:
     wanted = [not kind or note(delivery.message, "ce_type") == kind for delivery in deliveries]
     messages: list[Message] = [

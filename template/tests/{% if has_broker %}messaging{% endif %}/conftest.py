@@ -27,7 +27,7 @@ def eventually() -> Poll:
 
     async def poll(condition: Callable[[], Awaitable[object]]) -> None:
         async with asyncio.timeout(20):
-            while not await condition():
+            while not await condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     return poll

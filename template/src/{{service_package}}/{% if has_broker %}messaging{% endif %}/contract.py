@@ -1,6 +1,6 @@
 """The events of this service: a promise to whoever handles them, so change them as you would a public API.
 
-A field may be added. What would break a consumer is a new version of the topic, published beside the old one for a while.
+A field may be added. What would break a consumer is a new version of the topic, published beside the old one.
 """
 
 from datetime import datetime
