@@ -26,6 +26,7 @@ EXTRAS = {
     "httpx2",
     "sqlalchemy",
     "alembic",
+    "joserfc",
     "aiokafka",
     "aiormq",
     "redis",
@@ -81,6 +82,10 @@ def test_a_public_name_can_be_imported(name: str) -> None:
 
 def test_the_lazy_names_are_the_public_ones() -> None:
     assert dir(marty_lib) == sorted(marty_lib.__all__)
+
+
+def test_verifying_tokens_imports_no_web_framework() -> None:
+    assert not imported_by("import marty_lib.auth") & {"fastapi", "starlette"}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from marty_lib._app import App, Component
+    from marty_lib._bearer import Bearer
     from marty_lib._main import main
+    from marty_lib._principal import Principal, require
     from marty_lib._server import Server
+    from marty_lib.auth import AuthSettings, Verifier
     from marty_lib.cache import Cache, CachePolicy, WriteBehind
     from marty_lib.context import RequestContext, current, outgoing_headers, remaining
     from marty_lib.db import Base, Database, DatabaseSettings
@@ -56,8 +59,11 @@ if TYPE_CHECKING:
 
 _HOME = {
     "_app": ("App", "Component"),
+    "_bearer": ("Bearer",),
     "_main": ("main",),
+    "_principal": ("Principal", "require"),
     "_server": ("Server",),
+    "auth": ("AuthSettings", "Verifier"),
     "cache": ("Cache", "CachePolicy", "WriteBehind"),
     "context": ("RequestContext", "current", "outgoing_headers", "remaining"),
     "db": ("Base", "Database", "DatabaseSettings"),
@@ -104,7 +110,9 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "App",
+    "AuthSettings",
     "Base",
+    "Bearer",
     "Breaker",
     "Bulkhead",
     "Cache",
@@ -138,6 +146,7 @@ __all__ = [
     "PayloadTooLarge",
     "PreconditionFailed",
     "PreconditionRequired",
+    "Principal",
     "RateLimited",
     "RateLimiter",
     "Redis",
@@ -154,6 +163,7 @@ __all__ = [
     "StartError",
     "Unauthenticated",
     "Unavailable",
+    "Verifier",
     "Worker",
     "WriteBehind",
     "checked",
@@ -165,6 +175,7 @@ __all__ = [
     "main",
     "outgoing_headers",
     "remaining",
+    "require",
     "retrying",
     "serve",
     "serve_grpc",

@@ -70,6 +70,13 @@ def use(context: RequestContext) -> Iterator[RequestContext]:
         _current.reset(token)
 
 
+def identify(principal: object) -> None:
+    """Let the current context know who asked; outside of any it does nothing."""
+    context = _current.get()
+    if context is not None:
+        _current.set(context._replace(principal=principal))
+
+
 def new(*, deadline: float | None = None) -> RequestContext:
     """Return the context of work that nobody asked for: a new trace, and its id as the request's."""
     trace_id = f"{getrandbits(128) or 1:032x}"

@@ -1,6 +1,6 @@
 """A pytest plugin for services: a clock that waits for nobody, servers that misbehave, the service as a process.
 
-Fixtures: `clock`, `free_port`, `faulty_server`, `own_database`, `service_process`. It is found by pytest where
+Fixtures: `clock`, `free_port`, `faulty_server`, `issuer`, `own_database`, `service_process`. It is found by pytest where
 `marty-lib` is installed, and imports nothing of marty until a fixture is used.
 """
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
     from marty_lib._app import App
+    from marty_lib._issuer import Issuer
 
 Fault = Literal["hang", "reset", "garbage"]
 # The proxy of the machine is not for its own addresses.
@@ -234,6 +235,15 @@ def free_port() -> int:
 def faulty_server() -> Callable[[Fault], FaultyServer]:
     """A function that returns a misbehaving TCP server, to be used with `async with`."""
     return FaultyServer
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    """An issuer of access tokens that can be killed, hung and rotated; it needs `marty-lib[auth]`."""
+    from marty_lib._issuer import Issuer
+
+    async with Issuer() as issuer:
+        yield issuer
 
 
 @pytest.fixture
