@@ -15,11 +15,13 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Protocol
 
+from joserfc.jwk import Key
 from pydantic import Field, field_validator
 
-from marty_lib._jwks import KeyNotFound, Keys
+from marty_lib._jwks import KeyNotFound as KeyNotFound
+from marty_lib._jwks import Keys
 from marty_lib._principal import Principal as Principal
 from marty_lib._principal import require as require
 from marty_lib._sections import Seconds, Section
@@ -77,11 +79,31 @@ class AuthSettings(Section):
         return text
 
 
+class KeySource(Protocol):
+    """Where the issuer's keys come from."""
+
+    version: int
+    """Counts the changes of the keys."""
+
+    def begin(self) -> None:
+        """Begin to fetch the keys."""
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+
+    async def renew(self) -> None:
+        """Look for changes where it is time; raise Unavailable where no keys are usable."""
+
+    async def find(self, kid: str | None, algorithm: str) -> Key:
+        """Return the key that a token names, or raise KeyNotFound."""
+
+
 class Verifier:
     """Verifies access tokens of one issuer; a component, whose start needs no issuer that answers.
 
     Args:
         settings: whose tokens, and how.
+        keys: where the issuer's keys come from, where that is not over HTTP: an issuer verifies its own tokens so.
         now: seconds since 1970, as tokens have them.
         clock: seconds that never go back.
 
@@ -95,6 +117,7 @@ class Verifier:
         self,
         settings: AuthSettings,
         *,
+        keys: KeySource | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -103,7 +126,7 @@ class Verifier:
                 raise StartError(f"AUTH_{name.upper()} is empty: set it to what the accepted tokens say")
         self._settings = settings
         self._now = now
-        self._keys = Keys(
+        self._keys: KeySource = keys or Keys(
             issuer=settings.issuer,
             url=settings.jwks_url,
             lifetime=settings.keys_lifetime,
