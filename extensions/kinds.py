@@ -13,6 +13,7 @@ KINDS: dict[str, frozenset[str]] = {
     "database": frozenset({"http", "database", "storage", "orders", "tracing"}),
     "caching": frozenset({"http", "redis", "storage", "catalogue", "tracing"}),
     "message-queue": frozenset({"http", "database", "broker", "storage", "orders", "tracing"}),
+    "auth": frozenset({"http", "database", "redis", "storage", "identity", "tracing"}),
     "minimal": frozenset({"worker"}),
 }
 DOORS = frozenset({"http", "grpc"})
@@ -20,7 +21,14 @@ BACKENDS = frozenset({"database", "redis", "broker"})
 DOMAINS = frozenset({"orders", "catalogue", "identity", "worker"})
 FEATURES = DOORS | BACKENDS | DOMAINS | {"storage", "tracing"}
 # Features and the extra of marty-lib that each needs; every service has the operations port.
-EXTRAS = {"http": "http", "grpc": "grpc", "database": "db", "redis": "redis", "tracing": "tracing"}
+EXTRAS = {
+    "http": "http",
+    "grpc": "grpc",
+    "database": "db",
+    "redis": "redis",
+    "identity": "auth",
+    "tracing": "tracing",
+}
 BROKERS = ("kafka", "rabbitmq", "redis")
 
 

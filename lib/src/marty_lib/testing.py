@@ -1,7 +1,7 @@
 """A pytest plugin for services: a clock that waits for nobody, servers that misbehave, the service as a process.
 
-Fixtures: `clock`, `free_port`, `faulty_server`, `issuer`, `own_database`, `service_process`. It is found by pytest where
-`marty-lib` is installed, and imports nothing of marty until a fixture is used.
+Fixtures: `clock`, `free_port`, `faulty_server`, `issuer`, `own_database`, `service_process`. It is found by pytest
+where `marty-lib` is installed, and imports nothing of marty until a fixture is used.
 """
 
 from __future__ import annotations
