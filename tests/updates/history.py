@@ -18,6 +18,7 @@ IDENTITY = {
     "GIT_COMMITTER_EMAIL": "owner@example.com",
 }
 VERSION = re.compile(r'^version = "(\d+\.\d+\.\d+)"$', re.MULTILINE)
+KIND = re.compile(r'^    "([a-z-]+)": frozenset', re.MULTILINE)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -34,6 +35,22 @@ def releases() -> dict[str, str]:
         if version:
             found.setdefault(version[1], commit)
     return found
+
+
+def older() -> dict[str, str]:
+    """Return the releases whose template is not the one of the working tree."""
+    parts = ("copier.yml", "template", "extensions", "migrations")
+    return {
+        version: commit
+        for version, commit in releases().items()
+        if git(ROOT, "diff", "--name-only", commit, "--", *parts)
+    }
+
+
+def kinds_of(commit: str) -> list[str]:
+    """Return the kinds of service that a commit renders."""
+    rows = git(ROOT, "show", f"{commit}:extensions/kinds.py").partition("KINDS")[2].partition("\n}")[0]
+    return KIND.findall(rows)
 
 
 def tagged_clone(folder: Path) -> Path:
