@@ -10,6 +10,8 @@ from jinja2 import Environment
 # Templates test these booleans, never the name of the kind. A new kind is one row.
 KINDS: dict[str, frozenset[str]] = {
     "fastapi": frozenset({"http", "storage", "orders", "tracing"}),
+    "grpc": frozenset({"grpc", "storage", "orders", "tracing"}),
+    "hybrid": frozenset({"http", "grpc", "storage", "orders", "tracing"}),
     "database": frozenset({"http", "database", "storage", "orders", "tracing"}),
     "caching": frozenset({"http", "redis", "storage", "catalogue", "tracing"}),
     "message-queue": frozenset({"http", "database", "broker", "storage", "orders", "tracing"}),

@@ -13,7 +13,7 @@ import pytest
 from pytest_copie.plugin import Copie
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = ("fastapi", "database", "caching", "message-queue", "auth", "minimal")
+KINDS = ("fastapi", "grpc", "hybrid", "database", "caching", "message-queue", "auth", "minimal")
 MESHES = ("none", "istio", "linkerd")
 HOSTILE = r"""Bob's "<A&B>" {{ x }} {% y %} # \n: - é 你好 🚀"""
 ANSWERS = {

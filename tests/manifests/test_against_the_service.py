@@ -8,16 +8,22 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from marty_lib.testing import free_ports, status
 
 from tests.conftest import Render
 from tests.manifests.tools import Manifest, build, environment, one, overlays, pod_of, ports, service_container
 
 pytestmark = pytest.mark.slow
-CASES = [("fastapi", "istio", name) for name in overlays("istio")] + [
-    ("minimal", "none", name) for name in overlays("none")
+CASES = [
+    *(("fastapi", "istio", name) for name in overlays("istio")),
+    *(("grpc", "none", name) for name in overlays("none")),
+    *(("hybrid", "linkerd", name) for name in overlays("linkerd")),
+    *(("minimal", "none", name) for name in overlays("none")),
 ]
 
 
@@ -64,7 +70,7 @@ Deploy = Callable[..., Deployed]
 @pytest.fixture(scope="session")
 def with_free_ports(installed: Render) -> Callable[[str, str], Path]:
     """Return a function that renders and installs a kind whose answers name ports that are free here."""
-    chosen = dict(zip(("http_port", "ops_port"), free_ports(2), strict=True))
+    chosen = dict(zip(("http_port", "grpc_port", "ops_port"), free_ports(3), strict=True))
     return lambda kind, mesh: installed(service_kind=kind, mesh=mesh, **chosen)
 
 
@@ -82,6 +88,13 @@ def deploy(with_free_ports: Callable[[str, str], Path]) -> Iterator[Deploy]:
         yield deploy
 
 
+def health_over_grpc(port: int) -> int:
+    """Return what grpc.health.v1 says."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status)
+
+
 @pytest.mark.parametrize(("kind", "mesh", "overlay"), CASES, ids=lambda value: value)
 def test_what_the_manifests_name_is_what_the_service_serves_and_reads(
     deploy: Deploy, kind: str, mesh: str, overlay: str
@@ -94,7 +107,11 @@ def test_what_the_manifests_name_is_what_the_service_serves_and_reads(
         assert status(deployed.url(deployed.probe(probe))) == 200
 
     for port in one(deployed.manifests, "Service")["spec"]["ports"]:
-        assert status(f"http://127.0.0.1:{deployed.ports[port['targetPort']]}/nothing-here") == 404
+        number = deployed.ports[port["targetPort"]]
+        if port["appProtocol"] == "grpc":
+            assert health_over_grpc(number) == health_pb2.HealthCheckResponse.SERVING
+        else:
+            assert status(f"http://127.0.0.1:{number}/nothing-here") == 404
 
     scrape = pod_of(deployed.manifests)["metadata"]["annotations"]
     metrics = f"http://127.0.0.1:{scrape['prometheus.io/port']}{scrape['prometheus.io/path']}"

@@ -14,12 +14,13 @@ ANSWERS = {
     "author_name": 'Zoë "Z" O\'Neil: #1',
     "author_email": "zoe+k8s@team.dev",
     "http_port": 8123,
+    "grpc_port": 50123,
     "ops_port": 9123,
     "namespace": "2026",
     "domain": "odd.test",
     "image_registry": "localhost:5001/a/b",
 }
-DEFAULTS = ("8000", "9000", "example.com", "ghcr.io", "order-service", "shop")
+DEFAULTS = ("8000", "9000", "50051", "example.com", "ghcr.io", "order-service", "shop")
 
 
 @pytest.fixture(scope="module", params=[(kind, mesh) for kind in KINDS for mesh in MESHES], ids="-".join)
@@ -40,9 +41,10 @@ def test_every_answer_lands_in_every_overlay(odd: dict[str, list[Manifest]]) -> 
         assert service_container(manifests)["image"].rpartition(":")[0] == "localhost:5001/a/b/odd-one"
         assert ports(manifests)["ops"] == 9123
         assert ports(manifests).get("http", 8123) == 8123
+        assert ports(manifests).get("grpc", 50123) == 50123
 
 
-def test_the_domain_lands_in_every_door_and_only_http_has_one(odd: dict[str, list[Manifest]]) -> None:
+def test_the_domain_lands_in_every_door(odd: dict[str, list[Manifest]]) -> None:
     objects = [each for manifests in odd.values() for each in manifests]
     doors = [rule["host"] for each in pick(objects, "Ingress") for rule in each["spec"]["rules"]]
     doors += [host for each in pick(objects, "Ingress") for tls in each["spec"]["tls"] for host in tls["hosts"]]
@@ -50,7 +52,16 @@ def test_the_domain_lands_in_every_door_and_only_http_has_one(odd: dict[str, lis
         host for each in pick(objects, "Gateway") for server in each["spec"]["servers"] for host in server["hosts"]
     ]
     doors += [each["spec"]["hosts"][0] for each in pick(objects, "VirtualService")]
-    assert set(doors) == ({"odd-one.odd.test"} if "http" in ports(odd["development"]) else set())
+    gateway = "grpc" in ports(odd["development"]) and bool(pick(objects, "Gateway"))
+    assert set(doors) == ({"odd-one.odd.test"} if "http" in ports(odd["development"]) or gateway else set())
+
+
+def test_an_ingress_has_no_word_for_grpc(odd: dict[str, list[Manifest]]) -> None:
+    objects = [each for manifests in odd.values() for each in manifests]
+    paths = [
+        path for each in pick(objects, "Ingress") for rule in each["spec"]["rules"] for path in rule["http"]["paths"]
+    ]
+    assert {path["backend"]["service"]["port"]["name"] for path in paths} <= {"http"}
 
 
 def test_no_default_shows_through(odd: dict[str, list[Manifest]]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from tests.conftest import KINDS
+from tests.conftest import KINDS, Render
 from tests.manifests.tools import Built, Manifest, environment, group_of, one, pick, pod_of, ports, service_container
 
 
@@ -27,9 +28,19 @@ def name_of(manifest: Manifest) -> str:
     return str(manifest["metadata"]["name"])
 
 
+def routes_of(manifests: list[Manifest]) -> list[Manifest]:
+    """Return the routes of the Gateway API."""
+    return pick(manifests, "HTTPRoute") + pick(manifests, "GRPCRoute")
+
+
 def attached(manifests: list[Manifest], kind: str) -> list[Manifest]:
-    """Return the HTTPRoutes whose parent is a `kind`."""
-    return [each for each in pick(manifests, "HTTPRoute") if each["spec"]["parentRefs"][0]["kind"] == kind]
+    """Return the routes whose parent is a `kind`."""
+    return [each for each in routes_of(manifests) if each["spec"]["parentRefs"][0]["kind"] == kind]
+
+
+def doors(manifests: list[Manifest]) -> dict[str, int]:
+    """Return the ports that clients call, by name."""
+    return {name: port for name, port in ports(manifests).items() if name != "ops"}
 
 
 def references(manifests: list[Manifest]) -> list[dict[str, Any]]:
@@ -37,16 +48,39 @@ def references(manifests: list[Manifest]) -> list[dict[str, Any]]:
     policies = [each["spec"] for each in pick(manifests, "AuthorizationPolicy")]
     found = [spec["targetRef"] for spec in policies]
     found += [ref for spec in policies for ref in spec["requiredAuthenticationRefs"]]
-    return found + [ref for route in pick(manifests, "HTTPRoute") for ref in route["spec"]["parentRefs"]]
+    return found + [ref for route in routes_of(manifests) for ref in route["spec"]["parentRefs"]]
 
 
-def test_istio_routes_lead_to_the_http_port_of_the_service(istio: list[Manifest]) -> None:
+def entries(manifests: list[Manifest]) -> dict[str, dict[str, Any]]:
+    """Return the entries of the VirtualService by name."""
+    return {entry["name"]: entry for each in pick(manifests, "VirtualService") for entry in each["spec"]["http"]}
+
+
+def test_istio_routes_lead_to_the_doors_of_the_service(istio: list[Manifest]) -> None:
     name = name_of(one(istio, "Service"))
-    specs = [each["spec"] for each in pick(istio, "VirtualService")]
-    targets = [to["destination"] for spec in specs for entry in spec["http"] for to in entry["route"]]
-    assert bool(targets) == ("http" in ports(istio))
-    assert all(target == {"host": name, "port": {"number": ports(istio)["http"]}} for target in targets)
+    targets = [to["destination"] for entry in entries(istio).values() for to in entry["route"]]
+    assert {target["host"] for target in targets} <= {name}
+    assert {target["port"]["number"] for target in targets} == set(doors(istio).values())
     assert all(each["spec"]["host"] == name for each in pick(istio, "DestinationRule"))
+
+
+def test_istio_leads_every_call_to_the_grpc_port_inside_and_at_the_gateway(istio: list[Manifest]) -> None:
+    if "grpc" not in doors(istio):
+        assert "calls" not in entries(istio)
+        return
+    port = doors(istio)["grpc"]
+    assert entries(istio)["calls"]["match"] == [{"port": port}, {"uri": {"prefix": "/order_service.v1."}}]
+    for name in ("safe-calls", "streams", "calls"):
+        assert entries(istio)[name]["route"][0]["destination"]["port"]["number"] == port
+    # The first entry that matches wins, and the last takes everything.
+    assert list(entries(istio))[:3] == ["safe-calls", "streams", "calls"]
+
+
+def test_istio_sends_only_safe_calls_again(istio: list[Manifest]) -> None:
+    again = {name: set(entry["retries"]["retryOn"].split(",")) for name, entry in entries(istio).items()}
+    never_arrived = {"connect-failure", "refused-stream"}
+    assert {name for name, conditions in again.items() if conditions != never_arrived} <= {"reads", "safe-calls"}
+    assert all(conditions >= never_arrived for conditions in again.values())
 
 
 def test_istio_routes_answer_inside_and_at_the_gateway(istio: list[Manifest]) -> None:
@@ -104,14 +138,30 @@ def test_linkerd_lets_probes_and_scrapes_in_without_an_identity(linkerd: list[Ma
     assert open_paths == {*(path.rpartition("/")[0] for path in probed), scraped}
 
 
-def test_linkerd_routes_lead_to_the_http_port_of_the_service(linkerd: list[Manifest]) -> None:
-    specs = [route["spec"] for route in attached(linkerd, "Service")]
+def test_linkerd_routes_lead_to_the_door_of_their_kind(linkerd: list[Manifest]) -> None:
+    routes = attached(linkerd, "Service")
     name = name_of(one(linkerd, "Service"))
-    assert bool(specs) == ("http" in ports(linkerd))
-    for spec in specs:
-        target = {"name": name, "port": ports(linkerd)["http"]}
+    assert {route["kind"].removesuffix("Route").lower() for route in routes} == set(doors(linkerd))
+    for route in routes:
+        spec, door = route["spec"], route["kind"].removesuffix("Route").lower()
+        target = {"name": name, "port": ports(linkerd)[door]}
         assert spec["parentRefs"] == [{"group": "core", "kind": "Service", **target}]
         assert [rule["backendRefs"] for rule in spec["rules"]] == [[target]]
+
+
+def test_linkerd_expects_on_each_port_what_it_speaks(linkerd: list[Manifest]) -> None:
+    spoken = {each["spec"]["port"]: each["spec"]["proxyProtocol"] for each in pick(linkerd, "Server")}
+    assert spoken == {name: "gRPC" if name == "grpc" else "HTTP/1" for name in ports(linkerd)}
+
+
+def test_linkerd_sends_only_safe_calls_again_and_routes_the_rest_too(built: Built) -> None:
+    routes = {name_of(each): each for each in attached(built("grpc", "linkerd", "service-mesh"), "Service")}
+    safe, streams, calls = (routes[f"order-service-{name}"] for name in ("safe-calls", "streams", "calls"))
+    assert [match["method"]["method"] for match in safe["spec"]["rules"][0]["matches"]] == ["GetOrder"]
+    assert "retry.linkerd.io/grpc" in safe["metadata"]["annotations"]
+    assert list(streams["metadata"]["annotations"]) == ["timeout.linkerd.io/idle"]
+    assert "matches" not in calls["spec"]["rules"][0]
+    assert "annotations" not in calls["metadata"]
 
 
 def test_linkerd_sends_only_reads_again_and_routes_the_rest_too(built: Built) -> None:
@@ -122,13 +172,43 @@ def test_linkerd_sends_only_reads_again_and_routes_the_rest_too(built: Built) ->
     assert "annotations" not in writes["metadata"]
 
 
+@pytest.mark.parametrize("kind", ["fastapi", "grpc", "hybrid"])
 @pytest.mark.parametrize("mesh", ["istio", "linkerd"])
-def test_the_mesh_waits_longer_than_the_service(built: Built, mesh: str) -> None:
-    manifests = built("fastapi", mesh, "service-mesh")
-    routes = [entry["timeout"] for each in pick(manifests, "VirtualService") for entry in each["spec"]["http"]]
-    annotations = one(manifests, "Service")["metadata"].get("annotations", {})
-    waits = routes or [annotations["timeout.linkerd.io/request"]]
-    assert min(int(each.removesuffix("s")) for each in waits) > float(environment(manifests)["HTTP_REQUEST_TIMEOUT"])
+def test_the_mesh_waits_longer_than_the_service(built: Built, kind: str, mesh: str) -> None:
+    manifests = built(kind, mesh, "service-mesh")
+    waits = [entry["timeout"] for entry in entries(manifests).values() if "timeout" in entry]
+    annotated = [one(manifests, "Service"), *attached(manifests, "Service")]
+    annotations = [each["metadata"].get("annotations", {}) for each in annotated]
+    waits += [each["timeout.linkerd.io/request"] for each in annotations if "timeout.linkerd.io/request" in each]
+    found = environment(manifests)
+    service = max(float(found.get(f"{door}_REQUEST_TIMEOUT", 0)) for door in ("HTTP", "GRPC"))
+    assert waits
+    assert min(int(each.removesuffix("s")) for each in waits) > service
+
+
+@pytest.mark.parametrize("kind", ["grpc", "hybrid"])
+def test_no_mesh_ends_a_stream_before_the_service_does(built: Built, kind: str) -> None:
+    assert "timeout" not in entries(built(kind, "istio", "service-mesh"))["streams"]
+    (streams,) = [
+        each for each in pick(built(kind, "linkerd", "service-mesh"), "GRPCRoute") if "streams" in name_of(each)
+    ]
+    assert "timeout.linkerd.io/request" not in streams["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize("kind", ["grpc", "hybrid"])
+@pytest.mark.parametrize("mesh", ["istio", "linkerd"])
+def test_every_call_of_the_proto_is_routed_as_what_it_is(built: Built, render: Render, kind: str, mesh: str) -> None:
+    proto = (render(service_kind=kind, mesh=mesh) / "proto/order_service/v1/orders.proto").read_text()
+    calls = re.findall(r"rpc (\w+)\((stream )?\w+\) returns \((stream )?", proto)
+    streams = {name for name, *streamed in calls if any(streamed)}
+    manifests = built(kind, mesh, "service-mesh")
+    if mesh == "istio":
+        pattern = entries(manifests)["streams"]["match"][0]["uri"]["regex"]
+        found = {name for name, *_ in calls if re.fullmatch(pattern, f"/order_service.v1.OrderService/{name}")}
+    else:
+        routes = {name_of(each): each["spec"]["rules"][0] for each in pick(manifests, "GRPCRoute")}
+        found = {match["method"]["method"] for match in routes["order-service-streams"]["matches"]}
+    assert found == streams
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,11 @@ def test_every_port_of_the_service_is_one_of_the_container(manifests: list[Manif
     assert service == {name: (number, name) for name, number in ports(manifests).items()}
 
 
+def test_every_port_of_the_service_says_what_it_speaks(manifests: list[Manifest]) -> None:
+    spoken = {port["name"]: port["appProtocol"] for port in one(manifests, "Service")["spec"]["ports"]}
+    assert spoken == {name: "grpc" if name == "grpc" else "http" for name in ports(manifests)}
+
+
 def test_the_ingress_leads_to_the_http_port_of_the_service(manifests: list[Manifest]) -> None:
     paths = [path for each in pick(manifests, "Ingress") for path in each["spec"]["rules"][0]["http"]["paths"]]
     target = {"name": one(manifests, "Service")["metadata"]["name"], "port": {"name": "http"}}
@@ -95,7 +100,8 @@ def test_the_grace_period_exceeds_the_drain(manifests: list[Manifest]) -> None:
 
 def test_an_accepted_request_ends_within_the_drain(manifests: list[Manifest]) -> None:
     found = environment(manifests)
-    assert float(found.get("HTTP_REQUEST_TIMEOUT", 0)) <= float(found["DRAIN_TIMEOUT"])
+    waits = [float(found[f"{door}_REQUEST_TIMEOUT"]) for door in ("HTTP", "GRPC") if f"{door}_PORT" in found]
+    assert all(0 < wait <= float(found["DRAIN_TIMEOUT"]) for wait in waits)
 
 
 def test_the_autoscaler_scales_the_deployment_which_fixes_no_number_itself(manifests: list[Manifest]) -> None:

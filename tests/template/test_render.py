@@ -38,6 +38,7 @@ def files(service: Path) -> dict[str, bytes]:
         ".coverage",
     }
     found = (path.relative_to(service) for path in service.rglob("*") if path.is_file())
+    found = (path for path in found if path.parts[:1] != ("src",) or "v1" not in path.parts)
     return {str(path): (service / path).read_bytes() for path in found if not made.intersection(path.parts)}
 
 
