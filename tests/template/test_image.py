@@ -118,9 +118,9 @@ def container(image: Image) -> Iterator[Container]:
 @contextmanager
 def started(image: Image, **environment: str) -> Iterator[Container]:
     """Run the image with nothing writable and no privilege, until it is ready; remove it afterwards."""
-    http_port, ops_port = free_ports(2)
-    settings = {"HTTP_PORT": http_port, "OPS_PORT": ops_port, **environment}
-    options = [*STRICT, *image.engine.network([http_port, ops_port])]
+    http_port, grpc_port, ops_port = free_ports(3)
+    settings = {"HTTP_PORT": http_port, "GRPC_PORT": grpc_port, "OPS_PORT": ops_port, **environment}
+    options = [*STRICT, *image.engine.network([http_port, grpc_port, ops_port])]
     options += ["--read-only-tmpfs=false"] if image.engine.runner == "podman" else []
     options += [f"--env={name}={value}" for name, value in settings.items()]
     container_id = image.engine("run", "--detach", *options, image.name).stdout.strip()

@@ -16,6 +16,7 @@ import yaml
 from markdown_it import MarkdownIt
 from pytest_copie.plugin import Copie
 
+from extensions.kinds import KINDS as FEATURES
 from tests.conftest import ANSWERS, HOSTILE, KINDS, MESHES, ROOT, Render, make
 
 everything = pytest.mark.parametrize(("kind", "mesh"), [(kind, mesh) for kind in KINDS for mesh in MESHES])
@@ -103,6 +104,13 @@ def test_no_empty_folder_or_file_is_rendered(render: Render) -> None:
         assert not bare
 
 
+def test_a_kind_without_grpc_has_nothing_of_it(render: Render) -> None:
+    for kind in ("fastapi", "minimal"):
+        text = {name: content.decode() for name, content in files(render(service_kind=kind, mesh="istio")).items()}
+        assert not [name for name in text if "rpc/" in name or "proto/" in name or name == "hatch_build.py"]
+        assert not [name for name, content in text.items() if re.search(r"grpc|protobuf|rpc/", content, re.IGNORECASE)]
+
+
 def test_a_kind_without_http_has_nothing_of_it(render: Render) -> None:
     text = {name: content.decode() for name, content in files(render(service_kind="minimal", mesh="istio")).items()}
     assert not [name for name in text if "/api/" in name or "/storage/" in name]
@@ -113,7 +121,7 @@ def test_a_kind_without_http_has_nothing_of_it(render: Render) -> None:
 
 @every_kind
 def test_every_answer_reaches_its_places(render: Render, kind: str) -> None:
-    service = render(service_kind=kind, http_port=8123, ops_port=9123, mesh="istio")
+    service = render(service_kind=kind, http_port=8123, grpc_port=50123, ops_port=9123, mesh="istio")
     text = {name: content.decode() for name, content in files(service).items()}
     places = {
         "9123": ["src/order_service/config.py", "Dockerfile", "compose.yaml", "README.md", "docs/OBSERVABILITY.md"],
@@ -125,8 +133,11 @@ def test_every_answer_reaches_its_places(render: Render, kind: str) -> None:
         "Takes orders": ["src/order_service/about.py", "pyproject.toml", "README.md", "Dockerfile", "k8s/base/"],
         f"Copyright {datetime.now(UTC).year}": ["README.md"],
     }
-    if kind != "minimal":
-        places["8123"] = ["src/order_service/config.py", "Dockerfile", "compose.yaml", "README.md", "Makefile"]
+    everywhere = ["src/order_service/config.py", "Dockerfile", "compose.yaml", "README.md", "k8s/base/"]
+    if "http" in FEATURES[kind]:
+        places["8123"] = [*everywhere, "Makefile"]
+    if "grpc" in FEATURES[kind]:
+        places["50123"] = [*everywhere, "docs/LOCAL_DEVELOPMENT.md", "tests/load/", "k8s/components/istio"]
     for answer, names in places.items():
         for name in names:
             assert any(answer in content for path, content in text.items() if path.startswith(name)), (answer, name)
@@ -134,9 +145,10 @@ def test_every_answer_reaches_its_places(render: Render, kind: str) -> None:
 
 @every_kind
 def test_a_default_leaks_nowhere_where_another_answer_was_given(render: Render, kind: str) -> None:
-    service = render(service_kind=kind, http_port=8123, ops_port=9123, mesh="linkerd", marty_lib_source="")
+    ports = {"http_port": 8123, "grpc_port": 50123, "ops_port": 9123}
+    service = render(service_kind=kind, mesh="linkerd", marty_lib_source="", **ports)
     for name, content in files(service).items():
-        assert not re.search(r"\b(8000|9000)\b|ghcr\.io/example\b", content.decode()), name
+        assert not re.search(r"\b(8000|9000|50051)\b|ghcr\.io/example\b", content.decode()), name
 
 
 class TestHostileText:

@@ -96,7 +96,11 @@ class GrpcServer:
         self._server: grpc.aio.Server | None = None
         self._ended: asyncio.Task[Any] | None = None
         for register in services:
-            register(cast(grpc.aio.Server, self._methods))
+            self.add(register)
+
+    def add(self, register: Register) -> None:
+        """Add a further servicer, before the start."""
+        register(cast(grpc.aio.Server, self._methods))
 
     async def start(self) -> None:
         """Listen.
