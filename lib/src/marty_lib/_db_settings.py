@@ -30,11 +30,11 @@ class DatabaseSettings(Section):
         Embedded(SecretUrl(MEMORY), "Its data is lost with the process: name a PostgreSQL database"),
     ] = SecretUrl(MEMORY)
     """Where the data is: postgresql+asyncpg://USER:PASSWORD@HOST:PORT/NAME, or SQLite as sqlite+aiosqlite:///PATH."""
-    pool_size: Annotated[int, Field(ge=1, le=1000)] = 5
+    pool_size: Annotated[int, Field(ge=1, le=1000)] = 10
     """Connections that stay open; one more is for the readiness check."""
-    pool_overflow: Annotated[int, Field(ge=0, le=1000)] = 5
-    """Further connections while there is much to do."""
-    pool_timeout: Annotated[float, Field(gt=0, le=60)] = 1.0
+    pool_overflow: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Further connections while there is much to do; each is closed after its work, which costs more than to wait."""
+    pool_timeout: Annotated[float, Field(gt=0, le=60)] = 2.0
     """Seconds that work waits for a connection before it is refused with 503."""
     pool_recycle: Seconds = 1800.0
     """Seconds after which a connection is replaced by a new one."""
