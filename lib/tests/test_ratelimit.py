@@ -266,6 +266,8 @@ def test_a_client_without_address_is_one_client() -> None:
     assert by_address()({"client": None, "headers": []}) == "unknown"
 
 
-def test_a_rule_whose_limit_cannot_be_read_is_refused() -> None:
+def test_a_rule_whose_limit_or_name_cannot_be_read_is_refused() -> None:
     with pytest.raises(ValueError, match="100/minute"):
         Rule("reads", "often")
+    with pytest.raises(ValueError, match="small letters"):
+        Rule('reads";q=1', "1/minute")

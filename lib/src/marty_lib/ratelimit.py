@@ -33,6 +33,7 @@ PERIODS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
 MOST_AT_ONCE = 128
 MOST_LOCAL = 100_000
 
+_NAME = re.compile(r"[a-z0-9-]+")
 _LIMIT = re.compile(r"([1-9][0-9]{0,8})/(?:([1-9][0-9]{0,4}) ?)?(second|minute|hour|day)s?")
 
 # The requests of the window before count by the share of it that the sliding window still covers, as nginx's and
@@ -83,13 +84,14 @@ class Verdict(NamedTuple):
     reset: float
     retry_after: float
 
+    @property
+    def state(self) -> str:
+        """The field RateLimit."""
+        return f'"{self.rule.name}";r={self.remaining};t={math.ceil(self.reset)}'
+
     def headers(self) -> dict[str, str]:
         """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers), and Retry-After if refused."""
-        name = self.rule.name
-        found = {
-            "RateLimit-Policy": f'"{name}";q={self.rule.quota};w={self.rule.period}',
-            "RateLimit": f'"{name}";r={self.remaining};t={math.ceil(self.reset)}',
-        }
+        found = {"RateLimit-Policy": self.rule.policy, "RateLimit": self.state}
         return found if self.allowed else found | {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
 
     def enforce(self) -> Verdict:
@@ -108,12 +110,12 @@ class Rule:
     """A limit.
 
     Args:
-        name: in keys, headers and metrics.
+        name: in keys, headers and metrics: small letters, digits, hyphens.
         limit: such as `100/minute` or `10/5 seconds`.
         outage: while Redis is down: `local` has each replica limit by itself, `allow` lets all pass, `deny` none.
 
     Raises:
-        ValueError: where the limit is written in another way.
+        ValueError: where name or limit are written in another way.
     """
 
     name: str
@@ -121,11 +123,16 @@ class Rule:
     outage: Outage = "local"
     quota: int = field(init=False)
     period: int = field(init=False)
+    policy: str = field(init=False)
+    """The field RateLimit-Policy."""
 
     def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is no name of a rule: use small letters, digits and hyphens")
         quota, period = parse(self.limit)
         object.__setattr__(self, "quota", quota)
         object.__setattr__(self, "period", period)
+        object.__setattr__(self, "policy", f'"{self.name}";q={quota};w={period}')
 
 
 def parse(limit: str) -> tuple[int, int]:

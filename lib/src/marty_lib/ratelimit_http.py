@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.middleware import Middleware
 
-from marty_lib.ratelimit import RateLimiter, Rule, Verdict
+from marty_lib.ratelimit import RateLimiter, Rule
 
 Choose = Callable[[Any], Rule | None]
 Who = Callable[[Any], str]
@@ -73,7 +73,7 @@ class RateLimit:
             await self.app(scope, receive, send)
             return
         verdict = (await self.limiter.check(rule, self.who(scope))).enforce()
-        fields = _fields(verdict)
+        fields = ((b"ratelimit-policy", rule.policy.encode()), (b"ratelimit", verdict.state.encode()))
 
         async def with_fields(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -81,10 +81,6 @@ class RateLimit:
             await send(message)
 
         await self.app(scope, receive, with_fields)
-
-
-def _fields(verdict: Verdict) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode(), value.encode()) for name, value in verdict.headers().items()]
 
 
 def _network(address: str) -> str:
