@@ -164,7 +164,7 @@ def test_shellcheck_passes_our_own_scripts() -> None:
 def test_dockerfile_fits_the_answers(service: Path, ports: list[int]) -> None:
     text = (service / "Dockerfile").read_text()
     assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["python:3.12-slim"] * 2
-    assert [int(port) for port in re.findall(r"\b(?:HTTP|OPS)_PORT=(\d+)", text)] == ports
+    assert [int(port) for port in re.findall(r"\b(?:HTTP|GRPC|OPS)_PORT=(\d+)", text)] == ports
     assert re.findall(r"^EXPOSE (.*)", text, re.MULTILINE) == [" ".join(map(str, ports))]
     assert 'CMD ["python", "-m", "odd_one"]' in text
 
