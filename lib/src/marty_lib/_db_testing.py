@@ -28,7 +28,9 @@ def template(server: str, folder: Path, migrations: Path | None) -> Iterator[str
         migrations: folder of the service's migrations; None leaves the database empty.
     """
     if not server or _settings(server).is_sqlite:
-        url = f"sqlite+aiosqlite:///{folder}/template.sqlite"
+        file = folder / "template.sqlite"
+        file.touch()
+        url = f"sqlite+aiosqlite:///{file}"
         _migrate(url, migrations)
         yield url
         return
@@ -84,8 +86,8 @@ async def _execute(settings: DatabaseSettings, statement: str) -> None:
 def _migrate(url: str, migrations: Path | None) -> None:
     from marty_lib.db import Database
 
-    database = Database(_settings(url), migrations=migrations)
-    _in_thread(database.migrate() if migrations else database.check())
+    if migrations is not None:
+        _in_thread(Database(_settings(url), migrations=migrations).migrate())
 
 
 def _in_thread(work: Coroutine[Any, Any, None]) -> None:
