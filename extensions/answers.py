@@ -39,6 +39,7 @@ DEPENDENCY_MODULES = frozenset(
     [
         "aio_pika",
         "aiokafka",
+        "aiormq",
         "alembic",
         "annotated_types",
         "anyio",
