@@ -46,8 +46,10 @@ def files(service: Path) -> dict[str, bytes]:
 @everything
 def test_no_jinja_is_left(render: Render, kind: str, mesh: str) -> None:
     service = render(service_kind=kind, mesh=mesh)
-    left = {name for name, content in files(service).items() if JINJA.search(content.decode()) or ".jinja" in name}
-    assert not left
+    found = files(service).items()
+    # The auth service's pages are templates of its own.
+    left = {name for name, content in found if JINJA.search(content.decode()) and "/api/templates/" not in name}
+    assert not left | {name for name, _ in found if ".jinja" in name}
 
 
 @everything
