@@ -243,19 +243,20 @@ def test_openid_client_of_npm_completes_every_step(auth: Auth, client: dict[str,
     assert seen["refusal"] == "invalid_grant"
 
 
-class TestAServiceThatTrustsIt:
-    @pytest.fixture(scope="class")
-    def shop(self, render: Render, start: Start, auth: Auth, tmp_path_factory: pytest.TempPathFactory) -> Running:
-        """Another rendered service, whose owner guards a route."""
-        service = render(service_name="shop-service", service_kind="fastapi")
-        project = service / "pyproject.toml"
-        project.write_text(project.read_text().replace("tracing]", "tracing,auth]", 1))
-        make(service, "install")
-        script = tmp_path_factory.mktemp("shop") / "guarded.py"
-        script.write_text(GUARDED)
-        trusts = {"AUTH_ISSUER": auth.url, "AUTH_AUDIENCE": "orders", "AUTH_KEYS_PAUSE": "0"}
-        return start(service, str(script), **trusts)
+@pytest.fixture(scope="module")
+def shop(render: Render, start: Start, auth: Auth, tmp_path_factory: pytest.TempPathFactory) -> Running:
+    """Another rendered service, whose owner guards a route."""
+    service = render(service_name="shop-service", service_kind="fastapi")
+    project = service / "pyproject.toml"
+    project.write_text(project.read_text().replace("tracing]", "tracing,auth]", 1))
+    make(service, "install")
+    script = tmp_path_factory.mktemp("shop") / "guarded.py"
+    script.write_text(GUARDED)
+    trusts = {"AUTH_ISSUER": auth.url, "AUTH_AUDIENCE": "orders", "AUTH_KEYS_PAUSE": "0"}
+    return start(service, str(script), **trusts)
 
+
+class TestAServiceThatTrustsIt:
     def call(self, shop: Running, token: str | None) -> httpx2.Response:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         return httpx2.post(f"{shop.url}/guarded", headers=headers, trust_env=False, timeout=30)
