@@ -6,13 +6,11 @@ where `marty-lib` is installed, and imports nothing of marty until a fixture is 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -20,13 +18,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
 from marty_lib._db_fixtures import database_template as database_template
 from marty_lib._db_fixtures import migrations as migrations
 from marty_lib._db_fixtures import own_database as own_database
+from marty_lib._faulty_server import Fault as Fault
+from marty_lib._faulty_server import FaultyServer as FaultyServer
 
 if TYPE_CHECKING:
     from grpc.aio import Channel
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from marty_lib._app import App
     from marty_lib._issuer import Issuer
 
-Fault = Literal["hang", "reset", "garbage"]
 # The proxy of the machine is not for its own addresses.
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
@@ -52,51 +51,6 @@ class Clock:
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass."""
         self.now += seconds
-
-
-class FaultyServer:
-    """A TCP server that takes connections and then fails its clients.
-
-    Args:
-        fault: `hang` never answers, `reset` breaks the connection off, `garbage` answers with nonsense.
-    """
-
-    def __init__(self, fault: Fault) -> None:
-        self.fault = fault
-        self.port = 0
-        self.connections = 0
-        self._server: asyncio.Server | None = None
-        self._hanging: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> FaultyServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._hanging:
-            task.cancel()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._hanging.add(task)
-        try:
-            if self.fault == "hang":
-                await asyncio.Event().wait()
-            elif self.fault == "garbage":
-                writer.write(b"\x00\xff not what you expected \r\n")
-                await writer.drain()
-            else:
-                # Without lingering a close is a reset.
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                writer.transport.abort()
-        finally:
-            self._hanging.discard(task)
-            writer.close()
 
 
 class ServiceProcess:
