@@ -23,6 +23,7 @@ CASES = [
     *(("fastapi", "istio", name) for name in overlays("istio")),
     *(("grpc", "none", name) for name in overlays("none")),
     *(("hybrid", "linkerd", name) for name in overlays("linkerd")),
+    ("database", "none", "production"),
     *(("minimal", "none", name) for name in overlays("none")),
 ]
 
