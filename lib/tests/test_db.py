@@ -12,7 +12,17 @@ from uuid import UUID, uuid4
 import httpx2
 import pytest
 from fastapi import Depends, FastAPI
-from marty_lib import App, Base, Conflict, Database, DatabaseSettings, Unavailable, create_api
+from marty_lib import (
+    App,
+    Base,
+    Conflict,
+    Database,
+    DatabaseSettings,
+    OpsSettings,
+    ServiceSettings,
+    Unavailable,
+    create_api,
+)
 from marty_lib.db import Contention, found, keyset, unique_as
 from marty_lib.settings import HttpSettings, SecretUrl
 from sqlalchemy import ForeignKey, String, delete, insert, select, text, update
@@ -288,8 +298,6 @@ async def test_a_cancelled_transaction_gives_its_connection_back(database: Datab
 @pytest.fixture
 async def api(database: Database) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of an API whose requests are units of work."""
-    from marty_lib import OpsSettings, ServiceSettings
-
     app = App(ServiceSettings(ops=OpsSettings(port=0)), name="things", version="1")
     api: FastAPI = create_api(app, HttpSettings(request_timeout=0.5))
     unit_of_work = [Depends(database.unit_of_work, scope="function")]
@@ -340,3 +348,24 @@ async def test_a_request_whose_time_is_over_keeps_nothing_and_gives_its_connecti
     assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     assert (await api.post("/things/a")).status_code == 200
     assert await names(database) == ["a"]
+
+
+async def test_the_pool_is_closed_after_all_that_uses_it(url: str) -> None:
+    class Flusher:
+        name = "flusher"
+        flushed = 0
+
+        async def start(self) -> None: ...
+
+        async def stop(self) -> None:
+            async with used.transaction() as session:
+                self.flushed = await session.scalar(text("SELECT 1")) or 0
+
+    app = App(ServiceSettings(ops=OpsSettings(port=0)), name="things", version="1")
+    used = app.add(Database(DatabaseSettings(url=SecretUrl(url))))
+    flusher = app.add(Flusher())
+    await app.start()
+
+    assert await app.stop(delay=0)
+    assert flusher.flushed == 1
+    assert used.engine.pool.checkedin() == 0  # type: ignore[attr-defined]

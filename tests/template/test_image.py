@@ -30,6 +30,8 @@ DESCRIPTION = 'Bob\'s "<A&B>" {{ x }} {% y %} # $HOME ${HOME} \\n: - é 你好 �
 REVISION = "0123456789abcdef"
 STRICT = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
 DEADLINE = 30.0
+# SQLAlchemy and asyncpg are large.
+MORE_MEGABYTES = {kind: 25 if "database" in has else 0 for kind, has in KINDS.items()}
 ORDER = json.dumps({"customer": "ada", "item": "engine", "quantity": 1}).encode()
 
 
@@ -200,14 +202,14 @@ def test_its_modules_are_compiled(container: Container) -> None:
     assert container.python(code) == "[]"
 
 
-def test_it_adds_less_than_80_mb_to_the_base(
+def test_it_adds_to_the_base_no_more_than_its_parts_weigh(
     image: Image, record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     size, base = (_inspect(image.engine, name)["Size"] for name in (image.name, BASE_IMAGE))
     record_property("image_bytes", size)
     with capsys.disabled():
         print(f"\n{image.name}: {size / 1e6:.0f} MB, {(size - base) / 1e6:.0f} MB of it above the base")
-    assert size - base < 80e6
+    assert size - base < (80 + MORE_MEGABYTES[image.name.split("/")[1].split(":")[0]]) * 1e6
 
 
 # How it runs --------------------------------------------------------------------------------------------------
