@@ -227,6 +227,20 @@ async def test_a_value_that_soon_expires_is_renewed_in_the_background(
     assert source.calls == 2
 
 
+async def test_a_failed_renewal_in_the_background_is_told_once_and_takes_no_value(
+    make_cache: Make, source: Source, clock: WallClock, soon: Soon, logs: Any
+) -> None:
+    cache = make_cache(clock=clock, jitter=0, ahead=10)
+    await cache.get("1", source.load)
+    clock.offset = 55
+    source.error = OSError("down")
+    source.open.clear()
+    assert [await cache.get("1", source.load) for _ in range(3)] == [source.product] * 3
+    source.open.set()
+    await soon(lambda: "cache.not_refreshed" in logs.text)
+    assert logs.one("cache.not_refreshed")["reason"] == "OSError"
+
+
 async def test_that_there_is_no_value_is_remembered_where_that_is_wanted(make_cache: Make, source: Source) -> None:
     source.product = None
     forgetful, remembering = make_cache("forgetful"), make_cache("remembering", negative=10)

@@ -121,6 +121,20 @@ async def test_more_commands_than_connections_wait_for_their_turn(any_redis: Red
     assert sample("redis_pool_connections_in_use") == 0
 
 
+async def test_those_who_get_together_share_a_round_trip(any_redis: Redis) -> None:
+    await any_redis.client.mset({"a": "1", "b": "2"})
+    before = sample("redis_command_duration_seconds_count", command="MGET")
+    found = await asyncio.gather(*(any_redis.get(key) for key in "abc"))
+    assert found == [b"1", b"2", None]
+    assert sample("redis_command_duration_seconds_count", command="MGET") == before + 1
+
+
+async def test_those_who_get_together_share_its_failure(connect: Connect, free_port: int) -> None:
+    redis = connect(f"redis://127.0.0.1:{free_port}")
+    found = await asyncio.gather(*(redis.get(key) for key in "abc"), return_exceptions=True)
+    assert [isinstance(error, RedisError) for error in found] == [True] * 3
+
+
 async def test_a_server_that_comes_back_is_used_again(connect: Connect, redis_server: Any, soon: Soon) -> None:
     redis = connect(redis_server.url, timeout=2.0)
     await redis.client.set("a", "1")

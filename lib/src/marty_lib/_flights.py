@@ -29,6 +29,10 @@ class Flights(Generic[T]):
             task.add_done_callback(self._landed)
         return task
 
+    def under_way(self, key: str) -> bool:
+        """Return whether there is work under way for `key`."""
+        return key in self._current
+
     def forget(self, key: str) -> None:
         """Have those who come from now on begin anew: what is under way may bring what is no longer true."""
         self._current.pop(key, None)

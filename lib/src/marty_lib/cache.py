@@ -120,8 +120,8 @@ class Cache(Generic[T]):
         if left <= 0:
             return await self._renew(key, load, entry)
         self._count["hit"].inc()
-        if left < self._policy.ahead:
-            self._flights.begin(key, lambda: self._fill(key, load))
+        if left < self._policy.ahead and not self._flights.under_way(key):
+            self._flights.begin(key, lambda: self._fill(key, load)).add_done_callback(self._refreshed)
         return entry.value
 
     async def put(self, key: str, value: T) -> None:
@@ -176,6 +176,10 @@ class Cache(Generic[T]):
         finally:
             if claimed:
                 await self._release(key)
+
+    def _refreshed(self, task: asyncio.Task[T | None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.get().warning("cache.not_refreshed", cache=self.name, reason=type(error).__name__)
 
     async def _load_and_write(self, key: str, load: Callable[[], Awaitable[T | None]]) -> T | None:
         value = await self._load(load)
