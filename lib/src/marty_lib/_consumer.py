@@ -25,34 +25,25 @@ Function = Callable[[Event, T], Awaitable[object]]
 COMMIT_EVERY = 0.05
 MEASURE_EVERY = 5.0
 LONGEST_PAUSE = 5.0
+PATIENCE = 30.0
 
 
 class Consumer:
     """Handles events: at least once, in order per key, many keys at a time.
 
     It stops taking, finishes what is under way and commits exactly that when the service drains. It goes on by itself
-    when the broker comes back.
+    when the broker comes back. While a handler raises `Unavailable`, its message is tried until it works.
 
     Args:
         events: the connection.
         group: the members of one group share the messages; usually the service's name.
         version: of the service, for its AsyncAPI document.
-        outages: handlers' errors that mean, as `Unavailable` does, that something is away: then a message is tried
-            until it works, and never becomes a dead letter.
         required: whether the service is not ready while it cannot consume.
     """
 
     drain_phase = 0
 
-    def __init__(
-        self,
-        events: Events,
-        *,
-        group: str,
-        version: str = "0",
-        outages: tuple[type[Exception], ...] = (),
-        required: bool = False,
-    ) -> None:
+    def __init__(self, events: Events, *, group: str, version: str = "0", required: bool = False) -> None:
         self.name = f"consumer-{group}"
         self.required = required
         self.title = group
@@ -75,7 +66,7 @@ class Consumer:
         self._taking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._source: Source | None = None
-        retries = Retries(settings.attempts, settings.delays, settings.handler_timeout, outages)
+        retries = Retries(settings.attempts, settings.delays, settings.handler_timeout)
         handling = Handling(group, self._handlers, retries, publish=events.forward, settle=self._settle)
         self._lanes: Lanes[Later] = Lanes(settings.concurrency, handling.attempt, handling.insist, self._drop)
 
@@ -185,8 +176,10 @@ class Consumer:
     async def _open(self) -> None:
         assert self._source is not None
         dead = [dead_topic(topic, self.group) for topic in self.topics]
-        await self._events.broker.declare(dead, redriver(self.group))
-        await self._source.open()
+        # Joining a group may wait for the handlers of its other members.
+        async with asyncio.timeout(self._events.settings.handler_timeout + PATIENCE):
+            await self._events.broker.declare(dead, redriver(self.group))
+            await self._source.open()
         self._up = True
         log.get().info("consumer.up", group=self.group, topics=self.topics)
 
@@ -232,7 +225,7 @@ class Consumer:
             await self._finished.wait()
             self._finished.clear()
             try:
-                await self._source.commit()
+                await asyncio.wait_for(self._source.commit(), PATIENCE)
             except Exception as error:
                 # What is not committed is delivered again.
                 log.get().warning("consumer.not_committed", group=self.group, reason=type(error).__name__)
@@ -243,7 +236,8 @@ class Consumer:
         metrics.EVENTS_IN_FLIGHT.labels(self.group).set_function(lambda: self._in_flight)
         while wanted():
             try:
-                for topic, lag in (await self._source.lag()).items():
+                lags = await asyncio.wait_for(self._source.lag(), PATIENCE)
+                for topic, lag in lags.items():
                     metrics.EVENTS_LAG.labels(topic, self.group).set(lag)
             except Exception as error:
                 log.get().debug("consumer.not_measured", group=self.group, reason=type(error).__name__)

@@ -39,13 +39,11 @@ class Retries(NamedTuple):
         attempts: in a row, before it must wait.
         delays: seconds before each further row; after the last one it is dead.
         timeout: seconds that a handler has.
-        outages: errors that say that something is away, which is not the message's fault: it is tried until it works.
     """
 
     attempts: int
     delays: tuple[float, ...]
     timeout: float
-    outages: tuple[type[Exception], ...]
 
 
 class Later(NamedTuple):
@@ -83,7 +81,6 @@ class Handling:
         self._group = group
         self._handlers = handlers
         self._retries = retries
-        self._outages: tuple[type[Exception], ...] = (Unavailable, *retries.outages)
         self._publish = publish
         self._settle = settle
         self._retry_suffix = f".{group}.retry"
@@ -177,7 +174,7 @@ class Handling:
         except InvalidEvent as error:
             return _logged(event.topic, event.id, error, Failure("invalid-data", str(error), permanent=True))
         except Exception as error:
-            return _logged(event.topic, event.id, error, self._judge(error)._replace(ordered=handler.ordered))
+            return _logged(event.topic, event.id, error, _judge(error)._replace(ordered=handler.ordered))
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -188,14 +185,15 @@ class Handling:
             context._current.reset(token)
         return None
 
-    def _judge(self, error: Exception) -> Failure:
-        """Return what an error that a handler raised means for its message."""
-        name = type(error).__name__
-        if isinstance(error, self._outages):
-            return Failure("unavailable", name, outage=True)
-        if isinstance(error, ServiceError):
-            return Failure(error.code, error.detail or name, permanent=isinstance(error, InvalidInput))
-        return Failure("timeout" if isinstance(error, TimeoutError) else "internal", name)
+
+def _judge(error: Exception) -> Failure:
+    """Return what an error that a handler raised means for its message."""
+    name = type(error).__name__
+    if isinstance(error, Unavailable):
+        return Failure("unavailable", name, outage=True)
+    if isinstance(error, ServiceError):
+        return Failure(error.code, error.detail or name, permanent=isinstance(error, InvalidInput))
+    return Failure("timeout" if isinstance(error, TimeoutError) else "internal", name)
 
 
 def _checked(handler: Handler, event: Event) -> Any:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from marty_lib.events import EventsSettings
 
 HEARTBEAT = 10
+CONNECT_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 2.0
 QUEUE: dict[str, Any] = {
     "x-queue-type": "quorum",
@@ -57,9 +58,10 @@ class RabbitBroker:
         self._subscriptions: dict[tuple[str, str], None] = {}
 
     async def connect(self) -> Connection:
-        """Return a new connection."""
+        """Return a new connection; a broker that is starting accepts one and says nothing more."""
         connection = Connection(self._url)
-        await connection.connect()
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await connection.connect()
         return connection
 
     async def channel(self, connection: Connection, *, confirms: bool) -> Channel:
@@ -81,13 +83,17 @@ class RabbitBroker:
         async with self._opening:
             if self._channel is None or self._channel.is_closed:
                 await self.close()
-                self._connection = await self.connect()
-                channel = await self.channel(self._connection, confirms=True)
-                for topic, group in self._subscriptions:
-                    # Before anything is published: RabbitMQ keeps nothing for queues that do not exist yet.
-                    await self._subscribe(channel, topic, group)
-                self._channel = channel
+                self._channel = await self._reopened()
             return self._channel
+
+    async def _reopened(self) -> Channel:
+        self._connection = await self.connect()
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            channel = await self.channel(self._connection, confirms=True)
+            for topic, group in self._subscriptions:
+                # Before anything is published: RabbitMQ keeps nothing for queues that do not exist yet.
+                await self._subscribe(channel, topic, group)
+            return channel
 
     async def close(self) -> None:
         """Disconnect."""
