@@ -18,6 +18,7 @@ from marty_lib._redrive import QUIET, dead_letters
 
 if TYPE_CHECKING:
     from marty_lib.events import Events, EventType
+    from marty_lib.tracing import Tracing
 
 T = TypeVar("T")
 Function = Callable[[Event, T], Awaitable[object]]
@@ -38,12 +39,15 @@ class Consumer:
         events: the connection.
         group: the members of one group share the messages; usually the service's name.
         version: of the service, for its AsyncAPI document.
+        tracing: of the application, for a span of each handling whose trace is sampled.
         required: whether the service is not ready while it cannot consume.
     """
 
     drain_phase = 0
 
-    def __init__(self, events: Events, *, group: str, version: str = "0", required: bool = False) -> None:
+    def __init__(
+        self, events: Events, *, group: str, version: str = "0", tracing: Tracing | None = None, required: bool = False
+    ) -> None:
         self.name = f"consumer-{group}"
         self.required = required
         self.title = group
@@ -67,7 +71,8 @@ class Consumer:
         self._task: asyncio.Task[None] | None = None
         self._source: Source | None = None
         retries = Retries(settings.attempts, settings.delays, settings.handler_timeout)
-        handling = Handling(group, self._handlers, retries, publish=events.forward, settle=self._settle)
+        provider = tracing.provider if tracing else None
+        handling = Handling(group, self._handlers, retries, events.forward, self._settle, provider)
         self._lanes: Lanes[Later] = Lanes(settings.concurrency, handling.attempt, handling.insist, self._drop)
 
     def on(self, kind: EventType[T], *, ordered: bool = True) -> Callable[[Function[T]], Function[T]]:

@@ -6,16 +6,19 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from pydantic import TypeAdapter, ValidationError
 
-from marty_lib import _dead_letters, context, log, metrics
+from marty_lib import _dead_letters, _spans, context, log, metrics, tracing
 from marty_lib._broker import Delivery, wanted
 from marty_lib._dead_letters import Failure
 from marty_lib._events_wire import Event, InvalidEvent, Message, context_of, decode
 from marty_lib.errors import InvalidInput, ServiceError, Unavailable
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 FIRST_PAUSE = 0.05
 OUTAGE_PAUSE = 1.0
@@ -67,6 +70,7 @@ class Handling:
         retries: how often and when.
         publish: sends dead letters and later tries; raises where the broker is away.
         settle: takes a delivery that is finished (True) or given back (False).
+        provider: makes spans; None makes none.
     """
 
     def __init__(
@@ -74,15 +78,16 @@ class Handling:
         group: str,
         handlers: Mapping[str, Handler],
         retries: Retries,
-        *,
         publish: Publish,
         settle: Callable[[Delivery, bool], None],
+        provider: TracerProvider | None = None,
     ) -> None:
         self._group = group
         self._handlers = handlers
         self._retries = retries
         self._publish = publish
         self._settle = settle
+        self._provider = provider
         self._retry_suffix = f".{group}.retry"
 
     async def attempt(self, delivery: Delivery) -> Later | None:
@@ -166,7 +171,22 @@ class Handling:
             metrics.observe_event(message.topic, kind, outcome, time.perf_counter() - began)
 
     async def _handle(self, handler: Handler, event: Event) -> Failure | None:
-        token = context._current.set(context_of(event, self._retries.timeout))
+        request, span, token = context_of(event, self._retries.timeout), None, None
+        if self._provider is not None:
+            carried = {context.TRACEPARENT: event.traceparent, context.TRACESTATE: event.tracestate}
+            request, span, token = _spans.consume(self._provider, request, carried, f"process {event.type}")
+        entered = context._current.set(request)
+        failure: Failure | None = None
+        try:
+            failure = await self._call(handler, event)
+            return failure
+        finally:
+            context._current.reset(entered)
+            if span is not None:
+                _spans.end(span, failed=failure is not None, messaging__destination__name=event.topic)
+            tracing.release(token)
+
+    async def _call(self, handler: Handler, event: Event) -> Failure | None:
         try:
             data = _checked(handler, event)
             async with asyncio.timeout(self._retries.timeout):
@@ -176,13 +196,10 @@ class Handling:
         except Exception as error:
             return _logged(event.topic, event.id, error, _judge(error)._replace(ordered=handler.ordered))
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if not wanted():
                 raise
             failure = Failure("internal", type(error).__name__, ordered=handler.ordered)
             return _logged(event.topic, event.id, error, failure)
-        finally:
-            context._current.reset(token)
         return None
 
 

@@ -41,6 +41,33 @@ def serve(
     return tracing.bind(request._replace(sampled=True))[0], span
 
 
+def consume(
+    provider: TracerProvider, request: RequestContext, carried: Mapping[str, str], name: str
+) -> tuple[RequestContext, Any, Any]:
+    """Make the span of a message's handling, where the trace that it came with is sampled.
+
+    Args:
+        provider: makes the span.
+        request: the context of the handling.
+        carried: `traceparent` and `tracestate` as they came.
+        name: of the span.
+
+    Returns:
+        The context with the span's ids, the span or None, and a token for `tracing.release`.
+    """
+    if not request.sampled:
+        bound, token = tracing.bind(request)
+        return bound, None, token
+    from opentelemetry import context as otel
+    from opentelemetry import trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    parent = TraceContextTextMapPropagator().extract(carried, otel.Context())
+    span = provider.get_tracer("marty").start_span(name, parent, trace.SpanKind.CONSUMER)
+    token = otel.attach(trace.set_span_in_context(span, otel.get_current()))
+    return tracing.bind(request)[0], span, token
+
+
 def ask(name: str) -> tuple[Any, dict[str, str]]:
     """Make the span of work that another service does for the request under way.
 
