@@ -13,16 +13,14 @@ def told(page: Response) -> str:
     return re.sub(r'value="[^"]*"', "", page.text)
 
 
-@pytest.mark.parametrize(
-    ("email", "password"), [(EMAIL, "wrong password"), ("nobody@example.com", PASSWORD), ("", ""), ("x" * 5000, "x")]
-)
-async def test_what_was_wrong_is_not_told(world: World, email: str, password: str) -> None:
+async def test_what_was_wrong_is_not_told(world: World) -> None:
     page = await world.authorize()
-    response = await world.log_in(page, email=email, password=password)
-    other = await world.log_in(page, email=EMAIL, password="another wrong one")
-    assert response.status_code == other.status_code == 400
-    assert told(response) == told(other)
-    assert "session" not in response.headers.get("set-cookie", "")
+    wrong = await world.log_in(page, password="wrong password")
+    assert wrong.status_code == 400
+    for email, password in (("nobody@example.com", PASSWORD), ("", ""), ("x" * 5000, "x")):
+        response = await world.log_in(page, email=email, password=password)
+        assert (response.status_code, told(response)) == (400, told(wrong)), email
+        assert "session" not in response.headers.get("set-cookie", "")
 
 
 async def test_a_disabled_user_is_told_the_same(world: World) -> None:
@@ -118,12 +116,11 @@ async def test_a_form_that_another_site_sends_is_refused(world: World) -> None:
     assert (await world.log_in(page)).status_code == 400
 
 
-@pytest.mark.parametrize("query", ["", "client_id=nobody", "https://evil.example/", "//evil.example"])
-async def test_a_login_leads_nowhere_else(world: World, query: str) -> None:
+async def test_a_login_leads_nowhere_else(world: World) -> None:
     page = await world.authorize()
-    response = await world.submit(page, email=EMAIL, password=PASSWORD, query=query)
-    assert response.status_code == 400
-    assert "location" not in response.headers
+    for query in ("", "client_id=nobody", "https://evil.example/", "//evil.example"):
+        response = await world.submit(page, email=EMAIL, password=PASSWORD, query=query)
+        assert (response.status_code, "location" in response.headers) == (400, False), query
 
 
 async def test_what_a_user_types_is_escaped(world: World) -> None:
