@@ -170,6 +170,14 @@ def client(auth: Auth) -> dict[str, Any]:
     return auth.ask("POST", "/v1/clients", name="Party", redirect_uris=[CALLBACK], grants=grants)
 
 
+def test_its_own_tests_pass_on_postgresql_and_redis(
+    installed: Render, postgresql_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgresql_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    make(installed(service_kind="auth"), "test")
+
+
 async def test_authlibs_client_completes_every_step(auth: Auth, client: dict[str, Any]) -> None:
     seen: dict[str, Any] = {}
     oauth = OAuth()
