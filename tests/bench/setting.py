@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.contained import server_for
 from tests.servers.fixtures import find
 from tests.servers.server import Server
 
@@ -65,7 +66,7 @@ class Setting:
             SystemExit: where this machine has none.
         """
         try:
-            server = Server(find(name))
+            server = server_for(find(name))
         except (pytest.skip.Exception, pytest.fail.Exception) as reason:
             raise SystemExit(f"bench: {reason}") from None
         self._stack.callback(server.close)

@@ -5,7 +5,8 @@
 - `postgresql_server`, `redis_server`, `rabbitmq_server`, `kafka_server`: a server of the test's own, which it may kill,
   pause, stop and start again.
 
-A server of the session is named by an environment variable, else found on this machine, else the test is skipped.
+A server of the session is named by an environment variable, else a container where Docker answers, else a process of
+this machine; where nothing of it is there, the test is skipped with its reason.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from . import kafka, postgresql, rabbitmq, redis
+from .contained import Image, docker, server_for
 from .requirement import missing
 from .server import Server, Software
 from .sharing import shared
@@ -35,6 +37,18 @@ REMEDIES = {
     "RabbitMQ": "apt install rabbitmq-server",
     "Kafka": "apt install default-jdk-headless maven (Java 17 or newer), so that Maven fetches it",
 }
+CONTAINED: dict[str, Callable[[list[int]], Image]] = {
+    "postgresql": postgresql.image,
+    "redis": redis.image,
+    "rabbitmq": rabbitmq.image,
+    "kafka": kafka.image,
+}
+IN_CONTAINERS: dict[str, Software] = {
+    "PostgreSQL": postgresql.PostgreSQL(),
+    "Redis": redis.Redis(),
+    "RabbitMQ": rabbitmq.RabbitMQ(),
+    "Kafka": kafka.Kafka(),
+}
 INSTALLED: dict[str, Callable[[], Software | None]] = {
     "PostgreSQL": postgresql.installed,
     "Redis": redis.installed,
@@ -44,10 +58,15 @@ INSTALLED: dict[str, Callable[[], Software | None]] = {
 
 
 def find(name: str) -> Software:
-    """Return what starts here; skip the test where nothing does."""
+    """Return what starts here, in a container or on the machine itself; skip the test where nothing does."""
+    if docker():
+        return IN_CONTAINERS[name]
     found = INSTALLED[name]()
     if found is None:
-        missing(f"{name} is not on this machine: {REMEDIES[name]}; or name a server in {VARIABLES[name]}")
+        missing(
+            f"no Docker daemon answers and {name} is not on this machine: {REMEDIES[name]}; "
+            f"or name a server in {VARIABLES[name]}"
+        )
     return found
 
 
@@ -65,7 +84,7 @@ def session_server(name: str, session: Path) -> Iterator[str]:
 @contextmanager
 def own_server(name: str) -> Iterator[Server]:
     """Yield a server that nobody else uses."""
-    server = Server(find(name))
+    server = server_for(find(name))
     try:
         yield server.start()
     finally:

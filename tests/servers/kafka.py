@@ -19,6 +19,7 @@ from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
 
+from .contained import Image
 from .containers import cache_folder, exclusive, run
 from .postgresql import in_thread
 
@@ -64,11 +65,21 @@ controller.quorum.fetch.timeout.ms=400
 """
 
 
+def image(ports: list[int]) -> Image:
+    """Return the official image, set up as the jars are."""
+    settings = CONFIGURATION.format(broker=9092, controller=9093, folder="/tmp/kafka")  # noqa: S108 - inside
+    lines = [line.partition("=") for line in settings.splitlines() if line and not line.startswith("#")]
+    environment = {f"KAFKA_{name.replace('.', '_').upper()}": value for name, _, value in lines}
+    environment["KAFKA_LISTENERS"] = "PLAINTEXT://:9092,CONTROLLER://:9093"
+    environment["KAFKA_ADVERTISED_LISTENERS"] = f"PLAINTEXT://127.0.0.1:{ports[0]}"
+    return Image("apache/kafka:4.1.0", (9092,), environment | {"KAFKA_HEAP_OPTS": "-Xms256m -Xmx512m"})
+
+
 @dataclass(frozen=True)
 class Kafka:
     """Kafka by a folder of jars."""
 
-    jars: Path
+    jars: Path = Path()
     name = "kafka"
     ports = 2  # broker, controller
     ending = signal.SIGTERM

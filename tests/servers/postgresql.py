@@ -16,6 +16,8 @@ from typing import Any
 
 import asyncpg
 
+from .contained import Image
+
 USER = PASSWORD = "marty"  # noqa: S105 - for 127.0.0.1, and gone with the test
 INSTALLED = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
 SETTINGS = {
@@ -31,11 +33,18 @@ SETTINGS = {
 CONNECT: dict[str, Any] = {"timeout": 3, "command_timeout": 10, "ssl": False}
 
 
+def image(ports: list[int]) -> Image:
+    """Return the official image, set up as the programs of this machine are."""
+    environment = {"POSTGRES_USER": USER, "POSTGRES_PASSWORD": PASSWORD, "POSTGRES_DB": "postgres"}
+    settings = [f"--{name}={value}" for name, value in SETTINGS.items() if name != "listen_addresses"]
+    return Image("postgres:18", (5432,), environment, ("postgres", *settings))
+
+
 @dataclass(frozen=True)
 class PostgreSQL:
     """PostgreSQL from a folder of programs."""
 
-    programs: Path
+    programs: Path = Path()
     name = "postgresql"
     ports = 1
     ending = signal.SIGINT  # "fast": clients are cut off, transactions rolled back

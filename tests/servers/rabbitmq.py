@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .contained import Image
+
 USER = PASSWORD = "marty"  # noqa: S105 - for 127.0.0.1, and gone with the test
 # The distributions' wrapper on the PATH changes the user and the folders.
 INSTALLED = ("usr/lib/rabbitmq/bin", "usr/lib/rabbitmq/lib/*/sbin", "opt/homebrew/opt/rabbitmq/sbin")
@@ -36,11 +38,17 @@ disk_free_limit.absolute = 50MB
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
+def image(ports: list[int]) -> Image:
+    """Return the official image that has the management plugin."""
+    environment = {"RABBITMQ_DEFAULT_USER": USER, "RABBITMQ_DEFAULT_PASS": PASSWORD}
+    return Image("rabbitmq:4-management", (5672, 15672), environment)
+
+
 @dataclass(frozen=True)
 class RabbitMQ:
     """RabbitMQ by the folder of its scripts: own node, cookie and port mapper, so that many run on one machine."""
 
-    programs: Path
+    programs: Path = Path()
     name = "rabbitmq"
     ports = 4  # AMQP, management, distribution, port mapper
     ending = signal.SIGTERM

@@ -11,28 +11,31 @@ from pathlib import Path
 
 import redis
 
+from .contained import Image
+
 PASSWORD = "marty"  # noqa: S105 - for 127.0.0.1, and gone with the test
-CONFIGURATION = f"""
-bind 127.0.0.1
-requirepass {PASSWORD}
-save ""
-appendonly yes
-appendfsync no
-"""
+SETTINGS = {"requirepass": PASSWORD, "save": "", "appendonly": "yes", "appendfsync": "no"}
+
+
+def image(ports: list[int]) -> Image:
+    """Return the official image, set up as the program of this machine is."""
+    options = [word for name, value in SETTINGS.items() for word in (f"--{name}", value)]
+    return Image("redis:8", (6379,), command=("redis-server", *options))
 
 
 @dataclass(frozen=True)
 class Redis:
     """Redis by its program; each change is in its file before it is answered, so that a kill loses none."""
 
-    program: Path
+    program: Path = Path()
     name = "redis"
     ports = 1
     ending = signal.SIGTERM
     as_root = True
 
     def prepare(self, folder: Path, ports: list[int]) -> list[list[str]]:
-        (folder / "redis.conf").write_text(f"{CONFIGURATION}port {ports[0]}\ndir {folder}\n")
+        settings = SETTINGS | {"bind": "127.0.0.1", "port": str(ports[0]), "dir": str(folder)}
+        (folder / "redis.conf").write_text("".join(f'{name} "{value}"\n' for name, value in settings.items()))
         return []
 
     def command(self, folder: Path, ports: list[int]) -> list[str]:

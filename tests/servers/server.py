@@ -79,7 +79,10 @@ class Server:
         self._guard: subprocess.Popen[bytes] | None = None
         if self.user:
             shutil.chown(self.folder, self.user)
-        for command in software.prepare(self.folder, self.ports):
+        self._prepare()
+
+    def _prepare(self) -> None:
+        for command in self.software.prepare(self.folder, self.ports):
             self._finish(self._run(command))
 
     @property
@@ -103,7 +106,7 @@ class Server:
         Raises:
             RuntimeError: with the end of its log, where it ends or does not answer.
         """
-        self._guard = self._run(self.software.command(self.folder, self.ports))
+        self._guard = self._launch()
         ends, reason = time.monotonic() + START_SECONDS, "it ended"
         while self._guard.poll() is None and time.monotonic() < ends:
             try:
@@ -114,6 +117,9 @@ class Server:
             else:
                 return self
         raise RuntimeError(f"{self.software.name} does not answer ({reason}):\n{self.log()[-4000:]}")
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        return self._run(self.software.command(self.folder, self.ports))
 
     def kill(self) -> None:
         """Kill it with all its processes, as the kernel does when memory runs out."""

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .contained import server_for
 from .containers import exclusive
-from .server import Server, Software, hold
+from .server import Software, hold
 
 # Until this process ends, or Python complains that they still run.
 _guards: list[subprocess.Popen[bytes] | None] = []
@@ -42,7 +43,7 @@ def _join(record: Path) -> tuple[int, list[int]] | None:
 
 
 def _begin(software: Software, record: Path) -> tuple[int, list[int]]:
-    server = Server(software)
+    server = server_for(software)
     try:
         server.start()
     except BaseException:

@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.servers import redis
+from tests.servers.contained import server_for
 from tests.servers.fixtures import find, session_server
 from tests.servers.requirement import missing
 from tests.servers.server import Server, hold
@@ -21,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 USER = """
 import sys
 from pathlib import Path
+from tests.servers import redis
+from tests.servers.contained import server_for
 from tests.servers.fixtures import find, session_server
 from tests.servers.sharing import shared
 
@@ -96,7 +100,7 @@ def test_who_comes_after_the_last_has_gone_gets_a_new_server(tmp_path: Path) -> 
 
 
 def test_a_closed_server_is_gone_with_its_folder(redis_server: Server) -> None:
-    own = Server(redis_server.software).start()
+    own = server_for(redis_server.software).start()
     own.close()
 
     assert not own.folder.exists()
@@ -106,8 +110,11 @@ def test_a_closed_server_is_gone_with_its_folder(redis_server: Server) -> None:
 
 
 def test_a_server_that_cannot_start_says_why(redis_server: Server) -> None:
-    other = Server(redis_server.software)
-    other.software.prepare(other.folder, redis_server.ports)
+    software = redis.installed()
+    if software is None:
+        missing("redis-server is not on this machine")
+    other = Server(software)
+    software.prepare(other.folder, redis_server.ports)
 
     with pytest.raises(RuntimeError, match="Address already in use"):
         other.start()
