@@ -207,7 +207,7 @@ class Consumer:
                     self._lanes.put(delivery)
 
     async def _wait_for_room(self) -> int:
-        while self._in_flight >= self._limit:
+        if self._in_flight >= self._limit:
             self._room.clear()
             await self._room.wait()
         return self._limit - self._in_flight
@@ -218,7 +218,7 @@ class Consumer:
     def _settle(self, delivery: Delivery, finished: bool) -> None:
         """Take a delivery that is finished, or given back."""
         self._in_flight -= 1
-        if self._in_flight < self._limit:
+        if self._in_flight <= self._limit * 3 // 4:  # else each message would be fetched by itself
             self._room.set()
         if finished:
             delivery.lease.finished.append(delivery.position)

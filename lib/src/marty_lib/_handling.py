@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from marty_lib import _dead_letters, _spans, context, log, metrics, tracing
 from marty_lib._broker import Delivery, wanted
 from marty_lib._dead_letters import Failure
+from marty_lib._deadlines import Deadlines
 from marty_lib._events_wire import Event, InvalidEvent, Message, context_of, decode
 from marty_lib.errors import InvalidInput, ServiceError, Unavailable
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 FIRST_PAUSE = 0.05
 OUTAGE_PAUSE = 1.0
 UNKNOWN = "<unknown>"
-
 Publish = Callable[[list[Message]], Awaitable[None]]
 
 
@@ -70,7 +70,7 @@ class Handling:
         retries: how often and when.
         publish: sends dead letters and later tries; raises where the broker is away.
         settle: takes a delivery that is finished (True) or given back (False).
-        provider: makes spans; None makes none.
+        provider: makes spans, if any.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Handling:
         self._publish = publish
         self._settle = settle
         self._provider = provider
+        self._deadlines = Deadlines()
         self._retry_suffix = f".{group}.retry"
 
     async def attempt(self, delivery: Delivery) -> Later | None:
@@ -189,21 +190,22 @@ class Handling:
     async def _call(self, handler: Handler, event: Event) -> Failure | None:
         try:
             data = _checked(handler, event)
-            async with asyncio.timeout(self._retries.timeout):
-                await handler.function(event, data)
+            async with asyncio.timeout(None) as timer:
+                self._deadlines.watch(timer, time.monotonic() + self._retries.timeout)
+                try:
+                    await handler.function(event, data)
+                finally:
+                    self._deadlines.forget(timer)
         except InvalidEvent as error:
             return _logged(event.topic, event.id, error, Failure("invalid-data", str(error), permanent=True))
-        except Exception as error:
-            return _logged(event.topic, event.id, error, _judge(error)._replace(ordered=handler.ordered))
-        except asyncio.CancelledError as error:
-            if not wanted():
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and not wanted():
                 raise
-            failure = Failure("internal", type(error).__name__, ordered=handler.ordered)
-            return _logged(event.topic, event.id, error, failure)
+            return _logged(event.topic, event.id, error, _judge(error)._replace(ordered=handler.ordered))
         return None
 
 
-def _judge(error: Exception) -> Failure:
+def _judge(error: BaseException) -> Failure:
     """Return what an error that a handler raised means for its message."""
     name = type(error).__name__
     if isinstance(error, Unavailable):
