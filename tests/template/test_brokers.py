@@ -68,4 +68,4 @@ def test_a_services_own_tests_pass_on_the_server(
     make(service, "typecheck")
     monkeypatch.setitem(os.environ, "DATABASE_URL", postgresql_url)
     monkeypatch.setitem(os.environ, "EVENTS_URL", request.getfixturevalue(f"{broker}_url"))
-    make(service, "test", "PYTEST_FLAGS=-n 2 tests/messaging tests/storage tests/test_process.py")
+    make(service, "test", "PYTEST_FLAGS=tests/messaging tests/storage")
