@@ -91,7 +91,8 @@ class LoginService:
         """
         email = email.strip().lower()
         account = f"account:{hashlib.sha256(email.encode()).hexdigest()}"
-        await self._throttle.attempt(f"address:{origin.address}", self._limits.address)
+        address = f"address:{origin.address}"
+        await self._throttle.attempt(address, self._limits.address)
         await self._throttle.attempt(account, self._limits.account)
         async with self._transaction():
             user = await self._users.by_email(email)
@@ -100,6 +101,7 @@ class LoginService:
             await self._journal.alone("login.failed", subject=user.id if user else "")
             raise WrongCredentials("The address or the password is wrong.")
         await self._throttle.succeed(account)
+        await self._throttle.pardon(address)
         if self._passwords.is_outdated(user.password_hash):
             await self._rehash(user, password)
         return user

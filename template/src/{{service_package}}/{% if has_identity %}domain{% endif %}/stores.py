@@ -183,7 +183,10 @@ class Attempts(Protocol):
         """Return the seconds until the next attempt is allowed; 0 is now."""
 
     async def count(self, name: str, seconds: int) -> int:
-        """Count an attempt, forget the count after that time without one, and return it."""
+        """Count an attempt and return how many there were; they are forgotten that time after the first one."""
+
+    async def uncount(self, name: str) -> None:
+        """Take one attempt back."""
 
     async def lock(self, name: str, seconds: float) -> bool:
         """Allow no attempt for a time; return False where somebody else was first."""

@@ -6,7 +6,7 @@ from .errors import LockedOut
 from .stores import Attempts
 
 MEMORY = 86_400
-"""Seconds without an attempt after which the failures are forgotten."""
+"""Seconds after the first failure after which all are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +53,7 @@ class Throttle:
     async def succeed(self, name: str) -> None:
         """Forget the failures."""
         await self._attempts.forget(name)
+
+    async def pardon(self, name: str) -> None:
+        """Take the attempt back, for it was none, and forget no other: of those who share an address one may guess."""
+        await self._attempts.uncount(name)

@@ -85,14 +85,19 @@ class RedisAttempts:
             return max(0.0, await self._redis.client.pttl(self._redis.key("lock", name)) / 1000)
 
     async def count(self, name: str, seconds: int) -> int:
-        """Count an attempt, forget the count after that time without one, and return it."""
+        """Count an attempt and return how many there were; they are forgotten that time after the first one."""
         key = self._redis.key("attempts", name)
         pipeline = self._redis.client.pipeline()
         pipeline.incr(key)
-        pipeline.expire(key, seconds)
+        pipeline.expire(key, seconds, nx=True)
         with needed():
             count, _ = await pipeline.execute()
         return int(count)
+
+    async def uncount(self, name: str) -> None:
+        """Take one attempt back."""
+        with needed():
+            await self._redis.client.decr(self._redis.key("attempts", name))
 
     async def lock(self, name: str, seconds: float) -> bool:
         """Allow no attempt for a time; return False where somebody else was first."""
