@@ -14,6 +14,7 @@ from marty_lib import NotFound, Unavailable
 from marty_lib.cache import Cache, CachePolicy
 from marty_lib.redis import Redis, RedisSettings
 from prometheus_client import REGISTRY
+from redis.exceptions import TimeoutError as RedisTimeout
 
 Soon = Callable[[Callable[[], object]], Awaitable[None]]
 
@@ -327,6 +328,28 @@ async def test_a_failed_load_lets_the_next_one_try_at_once(redis: Redis, make_ca
     with pytest.raises(OSError, match="down"):
         await cache.get("1", source.load)
     assert not await redis.client.exists("shop:cache:products:v1:1:claim")
+
+
+@pytest.mark.parametrize("call", ["claim", "release"])
+async def test_a_claim_of_unknown_fate_keeps_nobody_waiting(
+    make_cache: Make, source: Source, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    cache, other = make_cache(claim=3600), make_cache(claim=3600)
+    done = getattr(cache._entries, call)
+
+    async def done_without_answer(*arguments: Any) -> None:
+        if call == "claim":
+            await done(*arguments)
+        raise RedisTimeout("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache._entries, call, done_without_answer)
+        assert await cache.get("1", source.load) == source.product
+    await cache.drop("1")
+    async with asyncio.timeout(20):
+        assert await cache.get("1", source.load) == source.product
+        await other.drop("1")
+        assert await other.get("1", source.load) == source.product
 
 
 async def test_results_are_counted(make_cache: Make, source: Source) -> None:

@@ -101,11 +101,15 @@ class Entries(Generic[T]):
 
     async def claim(self, key: str, seconds: float) -> bool:
         """Return whether the caller is the one to load the value, among all processes."""
-        return bool(await self._client.set(f"{self._prefix}{key}:claim", b"1", nx=True, px=_ms(seconds)))
+        return bool(await self._client.set(self._prefix + _claim(key), b"1", nx=True, px=_ms(seconds)))
 
     async def release(self, key: str) -> None:
         """Give up the claim."""
-        await self._client.delete(f"{self._prefix}{key}:claim")
+        await self._client.delete(self._prefix + _claim(key))
+
+    def doubt_claim(self, key: str, reason: RedisError) -> None:
+        """Note that there may be a claim that nobody will give up."""
+        self.doubt(_claim(key), reason)
 
     def doubt(self, key: str, reason: RedisError) -> None:
         """Note that Redis may hold what is no longer true, so that it is dropped before the next reading."""
@@ -117,6 +121,10 @@ class Entries(Generic[T]):
         keys = list(self._unsure)
         await self._client.delete(*(self._prefix + key for key in keys))
         self._unsure.difference_update(keys)
+
+
+def _claim(key: str) -> str:
+    return f"{key}:claim"
 
 
 def _ms(seconds: float) -> int:

@@ -169,7 +169,9 @@ class Cache(Generic[T]):
             claimed = await self._entries.claim(key, self._policy.claim)
             # Who gets the claim looks again: somebody may have written and released it since.
             entry = await self._fresh(key, left=self._policy.ahead) if claimed else await self._await_other(key)
-        except RedisError:
+        except RedisError as error:
+            # The claim may have arrived all the same: nobody must wait for it.
+            self._entries.doubt_claim(key, error)
             return await self._load(load)
         try:
             return await self._load_and_write(key, load) if entry is None else entry.value
@@ -221,4 +223,4 @@ class Cache(Generic[T]):
         try:
             await self._entries.release(key)
         except RedisError as error:
-            log.get().warning("cache.not_released", cache=self.name, reason=type(error).__name__)
+            self._entries.doubt_claim(key, error)
