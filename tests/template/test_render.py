@@ -21,6 +21,8 @@ from tests.conftest import ANSWERS, HOSTILE, KINDS, MESHES, ROOT, Render, make
 
 everything = pytest.mark.parametrize(("kind", "mesh"), [(kind, mesh) for kind in KINDS for mesh in MESHES])
 every_kind = pytest.mark.parametrize("kind", KINDS)
+# All that the mesh may change.
+OF_THE_MESH = ("k8s/", "docs/ARCHITECTURE.md", ".copier-answers.yml")
 # Workflows have expressions of their own, and so has Go's text/template nowhere else.
 JINJA = re.compile(r"\{%|%\}|\{#|#\}|(?<!\$)\{\{")
 
@@ -74,10 +76,17 @@ def test_it_is_formatted_and_free_of_lint(render: Render, kind: str, mesh: str) 
 
 
 @pytest.mark.slow
+@every_kind
+def test_its_own_checks_and_tests_pass(installed: Render, kind: str) -> None:
+    make(installed(service_kind=kind), "lint", "typecheck", "test", "PYTEST_FLAGS=--cov")
+
+
 @everything
-def test_its_own_checks_and_tests_pass(installed: Render, kind: str, mesh: str) -> None:
-    service = installed(service_kind=kind, mesh=mesh)
-    make(service, "lint", "typecheck", "test", "PYTEST_FLAGS=--cov")
+def test_the_mesh_changes_no_code_so_that_the_same_checks_and_tests_pass(render: Render, kind: str, mesh: str) -> None:
+    def code(service: Path) -> dict[str, bytes]:
+        return {name: content for name, content in files(service).items() if not name.startswith(OF_THE_MESH)}
+
+    assert code(render(service_kind=kind, mesh=mesh)) == code(render(service_kind=kind))
 
 
 @every_kind
