@@ -25,21 +25,21 @@ class Lease:
         self.revoked = asyncio.Event()
         self.finished: list[Any] = []
         self._under_way = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
 
     def __enter__(self) -> None:
         self._under_way += 1
-        self._idle.clear()
 
     def __exit__(self, *_: object) -> None:
         self._under_way -= 1
-        if not self._under_way:
+        if self._idle is not None and not self._under_way:
             self._idle.set()
 
     async def idle(self) -> None:
         """Return when nothing is under way."""
-        await self._idle.wait()
+        if self._under_way:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
 
 
 class Delivery(NamedTuple):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from random import getrandbits
 from typing import NamedTuple
-from uuid import uuid4
 
 from marty_lib import context
 from marty_lib.context import RequestContext
@@ -16,6 +17,8 @@ Headers = Sequence[tuple[str, bytes]]
 CONTENT_TYPE = "content-type"
 JSON = b"application/json"
 VERSION = b"1.0"
+# Brokers refuse more than a megabyte; in an outbox, what cannot be published would hold up all behind it.
+LARGEST = 900_000
 
 
 class Message(NamedTuple):
@@ -77,7 +80,7 @@ def now() -> str:
 
 def new_id() -> str:
     """Return an id that no other event has."""
-    return str(uuid4())
+    return f"{getrandbits(128):032x}"
 
 
 def carried() -> tuple[str, str, str]:
@@ -89,27 +92,34 @@ def carried() -> tuple[str, str, str]:
     return current.request_id, trace, current.tracestate
 
 
+@lru_cache(1024)
+def _named(source: str, kind: str) -> tuple[tuple[str, bytes], ...]:
+    """Return the headers that all events of a type have."""
+    return (
+        ("ce_specversion", VERSION),
+        ("ce_source", source.encode()),
+        ("ce_type", kind.encode()),
+        (CONTENT_TYPE, JSON),
+    )
+
+
 def encode(event: Event) -> Message:
     """Return the message that carries an event."""
-    headers = [
-        ("ce_specversion", VERSION),
-        ("ce_id", event.id.encode()),
-        ("ce_source", event.source.encode()),
-        ("ce_type", event.type.encode()),
-        ("ce_time", event.time.encode()),
-        (CONTENT_TYPE, JSON),
-    ]
-    for name, value in (
-        ("ce_subject", event.subject),
-        ("ce_dataschema", event.dataschema),
-        ("ce_partitionkey", event.key),
-        ("ce_correlationid", event.correlation_id),
-        ("ce_traceparent", event.traceparent),
-        ("ce_tracestate", event.tracestate),
-    ):
-        if value:
-            headers.append((name, value.encode()))
-    return Message(event.topic, event.key, event.data, headers)
+    identity, source, kind, moment, topic, data, key, subject, dataschema, request_id, traceparent, tracestate = event
+    headers = [*_named(source, kind), ("ce_id", identity.encode()), ("ce_time", moment.encode())]
+    if subject:
+        headers.append(("ce_subject", subject.encode()))
+    if key:
+        headers.append(("ce_partitionkey", key.encode()))
+    if dataschema:
+        headers.append(("ce_dataschema", dataschema.encode()))
+    if request_id:
+        headers.append(("ce_correlationid", request_id.encode()))
+    if traceparent:
+        headers.append(("ce_traceparent", traceparent.encode()))
+    if tracestate:
+        headers.append(("ce_tracestate", tracestate.encode()))
+    return Message(topic, key, data, headers)
 
 
 def decode(message: Message) -> Event:
@@ -118,28 +128,31 @@ def decode(message: Message) -> Event:
     Raises:
         InvalidEvent: where it carries none.
     """
-    found = dict(message.headers).get
-    if found("ce_specversion") != VERSION:
+    topic, key, value, headers = message
+    found = dict(headers)
+    if found.get("ce_specversion") != VERSION:
         raise InvalidEvent("it has no header ce_specversion of 1.0")
     try:
         event = Event(
-            found("ce_id", b"").decode(),
-            found("ce_source", b"").decode(),
-            found("ce_type", b"").decode(),
-            found("ce_time", b"").decode(),
-            message.topic,
-            message.value,
-            message.key,
-            found("ce_subject", b"").decode(),
-            found("ce_dataschema", b"").decode(),
-            found("ce_correlationid", b"").decode(),
-            found("ce_traceparent", b"").decode(),
-            found("ce_tracestate", b"").decode(),
+            found["ce_id"].decode(),
+            found["ce_source"].decode(),
+            found["ce_type"].decode(),
+            found["ce_time"].decode() if "ce_time" in found else "",
+            topic,
+            value,
+            key,
+            found["ce_subject"].decode() if "ce_subject" in found else "",
+            found["ce_dataschema"].decode() if "ce_dataschema" in found else "",
+            found["ce_correlationid"].decode() if "ce_correlationid" in found else "",
+            found["ce_traceparent"].decode() if "ce_traceparent" in found else "",
+            found["ce_tracestate"].decode() if "ce_tracestate" in found else "",
         )
+    except KeyError as error:
+        raise InvalidEvent(f"the header {error.args[0]} is missing") from None
     except (AttributeError, UnicodeDecodeError) as error:  # Kafka's headers may be null
         raise InvalidEvent("a header is not UTF-8") from error
     if not (event.id and event.source and event.type):
-        raise InvalidEvent("one of the headers ce_id, ce_source and ce_type is missing")
+        raise InvalidEvent("one of the headers ce_id, ce_source and ce_type is empty")
     return event
 
 
@@ -150,9 +163,12 @@ def context_of(event: Event, seconds: float) -> RequestContext:
         event: what is handled.
         seconds: that its handler has.
     """
+    deadline = time.monotonic() + seconds
+    if not (event.traceparent or event.correlation_id):
+        return context.new(deadline=deadline)
     headers = (
         (b"x-request-id", event.correlation_id.encode()),
         (b"traceparent", event.traceparent.encode()),
         (b"tracestate", event.tracestate.encode()),
     )
-    return context.from_headers(headers)._replace(deadline=time.monotonic() + seconds)
+    return context.from_headers(headers)._replace(deadline=deadline)

@@ -77,6 +77,8 @@ class KafkaBroker:
         await self._connected()
 
     async def _connected(self) -> AIOKafkaProducer:
+        if self._producer is not None:
+            return self._producer
         async with self._opening:
             if self._producer is None:
                 producer = AIOKafkaProducer(
@@ -114,17 +116,23 @@ class KafkaBroker:
     async def publish(self, messages: Sequence[Message]) -> None:
         """Return when all in-sync replicas have the messages."""
         producer = await self._connected()
-        await self._ensure({message.topic for message in messages} - self._known.keys())
-        if len(messages) <= SMALL:
-            waits = [await self._send(producer, message) for message in messages]
+        for message in messages:
+            if message.topic not in self._known:
+                await self._ensure({message.topic for message in messages} - self._known.keys())
+        if len(messages) == 1:
+            await (await self._send(producer, messages[0]))
+        elif len(messages) <= SMALL:
+            await asyncio.gather(*[await self._send(producer, message) for message in messages])
         else:
-            waits = await self._send_batches(producer, messages)
-        await asyncio.gather(*waits)
+            await asyncio.gather(*await self._send_batches(producer, messages))
 
     async def _send(self, producer: AIOKafkaProducer, message: Message) -> asyncio.Future[Any]:
-        found: asyncio.Future[Any] = await producer.send(
-            message.topic, message.value, _bytes(message.key), headers=message.headers
-        )
+        topic, text, value, headers = message
+        key = _bytes(text)
+        partitions = self._known[topic]
+        # The clients' own way from key to partition is slow, and its result always the same.
+        partition = None if key is None else partitions[_hash(key) % len(partitions)]
+        found: asyncio.Future[Any] = await producer.send(topic, value, key, partition, headers=headers)
         return found
 
     async def _send_batches(self, producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[asyncio.Future[Any]]:
@@ -142,7 +150,7 @@ class KafkaBroker:
             if batch.append(**record) is None:
                 waits.append(await producer.send_batch(batch, place[0], partition=place[1]))
                 batch = batches[place] = producer.create_batch()
-                batch.append(**record)
+                batch.append(**record)  # the first one always fits
         for (topic, partition), batch in batches.items():
             waits.append(await producer.send_batch(batch, topic, partition=partition))
         return waits

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MOMENT_MS = 200
 # Heartbeats say that a member lives; how long a message may take is the handler's time-out.
 NEVER_MS = 2**31 - 1
+# aiokafka asks a node again only when it has answered: what waits for the retry topics holds up the others meanwhile.
+LONG_POLL_MS = 25
 
 
 class _Partition(Lease):
@@ -68,6 +70,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             max_poll_interval_ms=NEVER_MS,
             rebalance_timeout_ms=int(self._settle_for * 1000) + 10_000,
             isolation_level="read_committed",
+            fetch_max_wait_ms=LONG_POLL_MS,
         )
         try:
             consumer.subscribe(self._topics, listener=self)

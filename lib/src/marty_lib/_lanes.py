@@ -57,25 +57,22 @@ class Lanes(Generic[L]):
     async def _work(self, lane: deque[Delivery], wake: asyncio.Event) -> None:
         done = 0
         while wanted():
-            while lane and wanted():
-                await self._next(lane.popleft())
+            while lane:
+                delivery = lane.popleft()
+                key = delivery.message.key
+                if delivery.lease.revoked.is_set():
+                    self._drop(delivery)
+                elif self._parked and key in self._parked:
+                    self._parked[key].append(delivery)
+                elif (later := await self._attempt(delivery)) is not None:
+                    self._park(key or delivery.position, delivery, later)
                 done += 1
                 if done % BREATH == 0:
+                    if not wanted():
+                        return
                     await asyncio.sleep(0)  # a handler that never waits must not hold the others up
             wake.clear()
             await wake.wait()
-
-    async def _next(self, delivery: Delivery) -> None:
-        if delivery.lease.revoked.is_set():
-            self._drop(delivery)
-            return
-        key = delivery.message.key
-        if self._parked and key in self._parked:
-            self._parked[key].append(delivery)
-            return
-        later = await self._attempt(delivery)
-        if later is not None:
-            self._park(key or delivery.position, delivery, later)
 
     def _park(self, key: Hashable, delivery: Delivery, later: L) -> None:
         assert self._group is not None

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -33,12 +34,13 @@ from marty_lib._broker import Broker
 from marty_lib._consumer import Consumer as Consumer
 from marty_lib._dead_letters import dead_topic as dead_topic
 from marty_lib._dead_letters import retry_topic as retry_topic
+from marty_lib._deadlines import Deadlines
 from marty_lib._events_settings import BROKERS
 from marty_lib._events_settings import EventsSettings as EventsSettings
+from marty_lib._events_wire import LARGEST, Message, carried, encode, new_id, now
 from marty_lib._events_wire import Event as Event
 from marty_lib._events_wire import InvalidEvent as InvalidEvent
-from marty_lib._events_wire import Message, carried, encode, new_id, now
-from marty_lib.errors import StartError, Unavailable
+from marty_lib.errors import PayloadTooLarge, StartError, Unavailable
 
 T = TypeVar("T")
 
@@ -130,6 +132,9 @@ class Events:
         self.settings = settings
         self.publishes = tuple(publishes)
         self.broker = open_broker(settings)
+        self._deadlines = Deadlines()
+        self._waiting: list[tuple[Sequence[Message], asyncio.Future[None]]] = []
+        self._flushing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Connect, or go on without: the connection is made as soon as it can be."""
@@ -150,40 +155,76 @@ class Events:
     async def publish(self, *events: Event) -> None:
         """Return when the broker keeps the events; those of one key in the order given.
 
+        What is published at the same moment is sent together.
+
         Raises:
             Unavailable: where it does not say so in time; it may keep some of them nevertheless.
+            PayloadTooLarge: where a broker would refuse an event.
         """
-        await self.send([encode(event) for event in events])
+        messages = self._prefixed([encode(event) for event in events])
+        if any(len(message.value) > LARGEST for message in messages):
+            raise PayloadTooLarge(f"An event may have {LARGEST} bytes at most.")
+        loop = asyncio.get_running_loop()
+        kept: asyncio.Future[None] = loop.create_future()
+        if not self._waiting:
+            task = loop.create_task(self._flush())
+            self._flushing.add(task)
+            task.add_done_callback(self._flushing.discard)
+        self._waiting.append((messages, kept))
+        await kept
+
+    async def _flush(self) -> None:
+        """Send what all who wait have published."""
+        waiting, self._waiting = self._waiting, []
+        failed = ""
+        try:
+            await self.forward([message for messages, _ in waiting for message in messages])
+        except Unavailable as error:
+            failed = error.detail
+        except asyncio.CancelledError:
+            for _, kept in waiting:
+                kept.cancel()
+            raise
+        for _, kept in waiting:
+            if failed and not kept.done():
+                kept.set_exception(Unavailable(failed))
+            elif not kept.done():
+                kept.set_result(None)
 
     async def send(self, messages: Sequence[Message]) -> None:
         """As `publish`, for what is a message already."""
+        await self.forward(self._prefixed(messages))
+
+    def _prefixed(self, messages: Sequence[Message]) -> Sequence[Message]:
         prefix = self.settings.prefix
-        if prefix:
-            messages = [message._replace(topic=prefix + message.topic) for message in messages]
-        await self.forward(messages)
+        return [message._replace(topic=prefix + message.topic) for message in messages] if prefix else messages
 
     async def forward(self, messages: Sequence[Message]) -> None:
         """As `send`, for topics that have their prefix already."""
         began = time.perf_counter()
         outcome = "error"
         try:
-            async with asyncio.timeout(self.settings.publish_timeout):
-                await self.broker.publish(messages)
+            async with asyncio.timeout(None) as timer:
+                self._deadlines.watch(timer, time.monotonic() + self.settings.publish_timeout)
+                try:
+                    await self.broker.publish(messages)
+                finally:
+                    self._deadlines.forget(timer)
             outcome = "ok"
         except Exception as error:
             log.get().warning("events.not_published", messages=len(messages), reason=type(error).__name__)
             raise Unavailable("The event broker is away: try again.") from error
         finally:
-            metrics.EVENTS_PUBLISHED.labels(outcome).observe(time.perf_counter() - began)
+            metrics.observe_publishing(outcome, time.perf_counter() - began)
         _count(messages)
 
 
 def _count(messages: Sequence[Message]) -> None:
-    counts: dict[str, int] = {}
-    for message in messages:
-        counts[message.topic] = counts.get(message.topic, 0) + 1
-    for topic, count in counts.items():
-        metrics.EVENTS_SENT.labels(topic).inc(count)
+    if len(messages) == 1:
+        metrics.count_sent(messages[0].topic, 1)
+        return
+    for topic, count in Counter([message.topic for message in messages]).items():
+        metrics.count_sent(topic, count)
 
 
 def open_broker(settings: EventsSettings) -> Broker:

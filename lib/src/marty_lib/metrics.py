@@ -48,6 +48,8 @@ SERVICE = Info("service", "The service, its version and environment.")
 
 _children: dict[tuple[str, str, int], Histogram] = {}
 _handled: dict[tuple[str, str, str], Histogram] = {}
+_published: dict[str, Histogram] = {}
+_sent: dict[str, Counter] = {}
 
 
 def observe_http(method: str, route: str, status: int, seconds: float) -> None:
@@ -80,6 +82,22 @@ def observe_event(topic: str, kind: str, outcome: str, seconds: float) -> None:
     if child is None:
         child = _handled[key] = EVENTS_HANDLED.labels(*key)
     child.observe(seconds)
+
+
+def observe_publishing(outcome: str, seconds: float) -> None:
+    """Record that events were published at once, `ok` or `error`."""
+    child = _published.get(outcome)
+    if child is None:
+        child = _published[outcome] = EVENTS_PUBLISHED.labels(outcome)
+    child.observe(seconds)
+
+
+def count_sent(topic: str, count: int) -> None:
+    """Count events that the broker keeps."""
+    child = _sent.get(topic)
+    if child is None:
+        child = _sent[topic] = EVENTS_SENT.labels(topic)
+    child.inc(count)
 
 
 def render(accept: str = "") -> tuple[bytes, str]:

@@ -26,16 +26,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
-from marty_lib._events_wire import Event, Message, encode
+from marty_lib._events_wire import LARGEST, Event, Message, encode
 from marty_lib._outbox_tables import InboxRow as InboxRow
 from marty_lib._outbox_tables import OutboxRow as OutboxRow
 from marty_lib._relay import Relay as Relay
 from marty_lib._relay import nudge
 from marty_lib.db import Database
 from marty_lib.errors import PayloadTooLarge
-
-# Brokers refuse more than a megabyte; an event that cannot be published would hold up all behind it.
-LARGEST = 900_000
 
 
 class Outbox:
