@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from marty_lib import StartError, context
+from marty_lib import PayloadTooLarge, StartError, Unavailable, context
 from marty_lib._broker import Delivery, Lease, partition_of, partitions_of, settle
 from marty_lib._dead_letters import Failure, dead, later, not_before, origin, revived, rows
 from marty_lib._event_commands import describe
@@ -329,3 +330,52 @@ def test_an_event_type_has_one_handler_in_a_group() -> None:
     consumer.on(PLACED)(handle)
     with pytest.raises(ValueError, match="there is a handler for 'order"):
         consumer.on(PLACED)
+
+
+class Slow(Events):
+    """A connection whose broker takes a moment, or is away."""
+
+    def __init__(self) -> None:
+        super().__init__(EventsSettings())
+        self.batches: list[int] = []
+        self.away = False
+
+    async def forward(self, messages: Sequence[Message]) -> None:
+        self.batches.append(len(messages))
+        await asyncio.sleep(0)
+        if self.away:
+            raise Unavailable("The event broker is away: try again.")
+
+
+async def test_what_is_published_at_one_moment_is_sent_together() -> None:
+    events = Slow()
+    await asyncio.gather(*(events.publish(PLACED.event(Placed(number=n), key="a")) for n in range(5)))
+    await events.publish(PLACED.event(Placed(number=5), key="a"))
+
+    assert events.batches == [5, 1]
+
+
+async def test_each_who_publishes_is_told_that_the_broker_is_away() -> None:
+    events = Slow()
+    events.away = True
+    told = await asyncio.gather(
+        *(events.publish(PLACED.event(Placed(number=n), key="a")) for n in range(3)), return_exceptions=True
+    )
+
+    assert [type(error) for error in told] == [Unavailable] * 3
+    assert len(set(map(id, told))) == 3
+
+
+async def test_one_who_gives_up_takes_nobody_along() -> None:
+    events = Slow()
+    first, second = (asyncio.create_task(events.publish(PLACED.event(Placed(number=n), key="a"))) for n in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+
+    assert (first.cancelled(), events.batches) == (True, [2])
+
+
+async def test_an_event_that_no_broker_takes_is_refused_at_once() -> None:
+    with pytest.raises(PayloadTooLarge):
+        await Slow().publish(PLACED.event(Placed(number=1), key="a")._replace(data=b" " * 1_000_000))
