@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -210,12 +211,21 @@ async def test_verdicts_ask_nobody(health: Health, database: Dependency) -> None
 async def test_a_real_server_that_goes_away_and_comes_back(
     health: Health, clock: Clock, free_port: int, soon: Callable[..., Awaitable[None]]
 ) -> None:
+    asking = 0
+    answering: list[asyncio.StreamWriter] = []
+
     async def check() -> None:
+        nonlocal asking
         _, writer = await asyncio.open_connection("127.0.0.1", free_port)
+        asking += 1
         writer.close()
 
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        answering.append(writer)
+
     async def listen() -> asyncio.Server:
-        return await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", free_port)
+        return await asyncio.start_server(answer, "127.0.0.1", free_port)
 
     health.add("database", check)
     server = await listen()
@@ -226,4 +236,8 @@ async def test_a_real_server_that_goes_away_and_comes_back(
 
     server = await listen()
     assert (await asked(health, clock, 2))[-1] is True
+    await soon(lambda: len(answering) == asking)
+    for writer in answering:
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
     server.close()

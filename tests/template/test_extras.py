@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 # Distributions, and the features of which one at least must be there for a kind to install them.
 BELONGS_TO = {
     "aio-pika": {"broker"},
+    "aiormq": {"broker"},
     "aiokafka": {"broker"},
     "aiosqlite": {"database"},
     "alembic": {"database"},

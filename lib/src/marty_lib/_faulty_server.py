@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from typing import Literal
 
 Fault = Literal["hang", "reset", "garbage"]
@@ -34,6 +35,8 @@ class FaultyServer:
         self._server.close()
         for task in self._hanging:
             task.cancel()
+        if self._hanging:
+            await asyncio.wait(set(self._hanging))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -51,5 +54,7 @@ class FaultyServer:
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()
         finally:
-            self._hanging.discard(task)
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            self._hanging.discard(task)
