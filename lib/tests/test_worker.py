@@ -89,6 +89,24 @@ async def test_stopping_cancels_the_iteration_under_way() -> None:
     assert cancelled.is_set()
 
 
+async def test_work_that_swallows_its_cancellation_does_not_keep_it_from_ending(logs: Any) -> None:
+    began = asyncio.Event()
+
+    async def stubborn() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionError("the connection was broken off") from None
+
+    worker = Worker("stubborn", stubborn, interval=3600)
+    await worker.start()
+    await began.wait()
+
+    async with asyncio.timeout(20):
+        await worker.stop()
+
+
 async def test_a_worker_that_never_started_can_be_drained_and_stopped() -> None:
     worker = Worker("idle", nothing, interval=60)
 

@@ -72,7 +72,8 @@ class Lanes(Generic[L]):
                         return
                     await asyncio.sleep(0)  # a handler that never waits must not hold the others up
             wake.clear()
-            await wake.wait()
+            if wanted():
+                await wake.wait()
 
     def _park(self, key: Hashable, delivery: Delivery, later: L) -> None:
         assert self._group is not None

@@ -65,6 +65,8 @@ class Worker:
 
     async def stop(self) -> None:
         """End the loop, an iteration under way included."""
+        # Work may swallow its cancellation, as drivers of databases do that raise an error of their own instead.
+        self._stopping.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
