@@ -51,10 +51,11 @@ def run(*command: str | Path, folder: Path | None = None, variables: Mapping[str
 
 
 def commit(folder: Path) -> None:
-    """Make a folder a repository with one commit, as a template's users have it."""
+    """Make a folder a repository with one commit, packed, as it is cloned from where repositories are hosted."""
     run(*GIT, "init", "--quiet", folder=folder)
     run(*GIT, "add", "--all", folder=folder)
     run(*GIT, "commit", "--quiet", "--no-verify", "--message=Template", folder=folder)
+    run(*GIT, "gc", "--quiet", folder=folder)
 
 
 def export(folder: Path) -> Path:

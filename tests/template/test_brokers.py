@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
 from tests.conftest import MESHES, Render, make
+from tests.npm import installed as installed_by_npm
 from tests.template.test_extras import installed_in_production
 
 CLIENTS = {"kafka": "aiokafka", "rabbitmq": "aiormq", "redis": "redis"}
@@ -57,6 +60,17 @@ def test_a_service_installs_the_client_of_its_broker_alone(installed: Render, br
     found = installed_in_production(installed(service_kind="message-queue", broker=broker))
 
     assert found & set(CLIENTS.values()) == {CLIENTS[broker]}
+
+
+@pytest.mark.slow
+def test_its_asyncapi_document_is_one_by_the_official_schema(installed: Render) -> None:
+    python = installed(service_kind="message-queue") / ".venv/bin/python"
+    printed = subprocess.run([python, "-m", "order_service", "asyncapi"], capture_output=True, text=True, check=True)
+    specs = installed_by_npm("@asyncapi/specs", "6.11.1") / "node_modules/@asyncapi/specs/schemas"
+    schema = jsonschema.Draft7Validator(json.loads((specs / "3.0.0-without-$id.json").read_text()))
+
+    assert not [error.message for error in schema.iter_errors(json.loads(printed.stdout))]
+    assert not schema.is_valid(json.loads(printed.stdout) | {"operations": {"one": {"action": "shout"}}})
 
 
 @pytest.mark.slow

