@@ -1,4 +1,4 @@
-"""What is measured of a database: statements, connections, and the wait for one."""
+"""What is measured of a database, and traced: statements, connections, and the wait for one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.pool import QueuePool
 
-from marty_lib import log
+from marty_lib import _spans, log
 from marty_lib.metrics import BUCKETS
 
 FASTER = (0.0005, 0.001, 0.0025, *BUCKETS)
@@ -54,7 +54,7 @@ def watch_pool(engine: Engine, *, most: int) -> None:
 
 
 def watch_statements(engine: Engine, *, slow: float) -> None:
-    """Have each statement timed, and slow ones logged without their parameters.
+    """Have each statement timed, slow ones logged, and those of a sampled request traced, without their parameters.
 
     Args:
         engine: whose statements.
@@ -68,9 +68,17 @@ def watch_statements(engine: Engine, *, slow: float) -> None:
     def after(connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
         seconds = time.perf_counter() - context.marty_began
         observe(statement, seconds)
+        if _spans.wanted():
+            _trace(engine, statement, context.marty_began)
         if seconds >= limit:
             _log_slow(statement, seconds)
 
+    def failed(error: ExceptionContext) -> None:
+        began = getattr(error.execution_context, "marty_began", None)
+        if began is not None and error.statement is not None and _spans.wanted():
+            _trace(engine, error.statement, began, failed=True)
+
+    event.listen(engine, "handle_error", failed)
     event.listen(engine, "before_cursor_execute", before)
     event.listen(engine, "after_cursor_execute", after)
 
@@ -84,6 +92,12 @@ def observe(statement: str, seconds: float) -> None:
         if operation in OPERATIONS:
             _children[operation] = child
     child.observe(seconds)
+
+
+def _trace(engine: Engine, statement: str, began: float, *, failed: bool = False) -> None:
+    text = statement[:LONGEST_STATEMENT]
+    operation = statement.split(None, 1)[0]
+    _spans.tell(operation, began, failed=failed, db__system__name=engine.dialect.name, db__query__text=text)
 
 
 def _log_slow(statement: str, seconds: float) -> None:

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as TooLate
 
-from marty_lib import log
+from marty_lib import _spans, log
 
 PROBE_INTERVAL = 0.25
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -64,13 +64,15 @@ class Guard:
             redis.exceptions.TimeoutError: where it takes too long.
         """
         self._check()
-        began = time.perf_counter()
+        began, failed = time.perf_counter(), True
         try:
             async with asyncio.timeout(self.timeout), self._turns:
                 self._check()
                 self.in_use += 1
                 try:
-                    return await work(*args, **options)
+                    answer = await work(*args, **options)
+                    failed = False
+                    return answer
                 finally:
                     self.in_use -= 1
         except RedisError as error:
@@ -82,6 +84,8 @@ class Guard:
             raise late from error
         finally:
             duration_of(command).observe(time.perf_counter() - began)
+            if _spans.wanted():
+                _spans.tell(command, began, failed=failed, db__system__name="redis")
 
     def _check(self) -> None:
         if self.down:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from marty_lib import context, tracing
@@ -78,8 +80,7 @@ def ask(name: str) -> tuple[Any, dict[str, str]]:
         The span, or None where the request is not sampled, and the headers that the other service gets.
     """
     headers = context.outgoing_headers()
-    request = context.current()
-    if request is None or not request.sampled:
+    if not wanted():
         return None, headers
     from opentelemetry import trace
 
@@ -90,11 +91,42 @@ def ask(name: str) -> tuple[Any, dict[str, str]]:
     return span, headers | {TRACEPARENT: f"00-{made.trace_id:032x}-{made.span_id:016x}-{made.trace_flags:02x}"}
 
 
+def wanted() -> bool:
+    """Return whether the request under way is sampled."""
+    request = context.current()
+    return request is not None and request.sampled
+
+
+def tell(name: str, began: float, *, failed: bool = False, **attributes: str) -> None:
+    """Make the span of what a database or cache has just done for a sampled request.
+
+    Args:
+        name: of the span.
+        began: when, by `time.perf_counter`.
+        failed: whether it came to nothing.
+        attributes: of the span, dots written as two underscores.
+    """
+    if (trace := _trace()) is not None:
+        start = time.time_ns() - round((time.perf_counter() - began) * 1e9)
+        span = trace.get_tracer("marty").start_span(name, kind=trace.SpanKind.CLIENT, start_time=start)
+        end(span, failed=failed, **attributes)
+
+
+@cache
+def _trace() -> Any:
+    """Return OpenTelemetry's API, or None: a request can be sampled by its caller where it is not installed."""
+    try:
+        from opentelemetry import trace
+    except ImportError:
+        return None
+    return trace
+
+
 def end(span: Any, *, failed: bool, **attributes: str) -> None:
     """End a span.
 
     Args:
-        span: of `serve` or `ask`.
+        span: of `serve`, `consume` or `ask`.
         failed: whether it is the fault of the service.
         attributes: of the span, dots written as two underscores.
     """
