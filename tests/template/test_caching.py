@@ -15,7 +15,7 @@ import pytest
 from httpx2 import AsyncClient, HTTPError
 from marty_lib.testing import free_ports
 
-from tests.conftest import Render
+from tests.conftest import Render, make
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +91,11 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30) -
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+
+
+def test_its_own_tests_pass_on_redis(installed: Render, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    make(installed(service_kind="caching"), "test")
 
 
 @pytest.fixture
