@@ -21,6 +21,7 @@ from marty_lib import (
     OpsSettings,
     ServiceSettings,
     Unavailable,
+    _db_engine,
     create_api,
 )
 from marty_lib.db import Contention, found, keyset, unique_as
@@ -369,3 +370,17 @@ async def test_the_pool_is_closed_after_all_that_uses_it(url: str) -> None:
     assert await app.stop(delay=0)
     assert flusher.flushed == 1
     assert used.engine.pool.checkedin() == 0  # type: ignore[attr-defined]
+
+
+async def test_a_statement_that_was_cut_off_has_ended_when_the_database_is_closed(tmp_path: Path) -> None:
+    database = await open_database(f"sqlite:///{tmp_path / 'things.sqlite'}")
+    slow = """WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT 1000000)
+    SELECT count(*) FROM numbers"""
+    connection = await database.engine.connect()
+    counting = asyncio.create_task(connection.execute(text(slow)))
+    await asyncio.sleep(0)
+    counting.cancel()
+    assert _db_engine.running(database.engine)
+    await database.stop()
+
+    assert not _db_engine.running(database.engine)

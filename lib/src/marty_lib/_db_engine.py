@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from typing import Any
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -20,6 +22,10 @@ from marty_lib._db_settings import MEMORY, DatabaseSettings
 
 # The server ends a statement before the client does, which must then give up the connection.
 GRACE = 2.0
+# For a statement of SQLite's that work cut off has left behind, in seconds.
+PATIENCE = 10.0
+
+_of_sqlite: WeakKeyDictionary[Engine, list[Any]] = WeakKeyDictionary()
 
 
 class MeasuredPool(AsyncAdaptedQueuePool):
@@ -74,6 +80,19 @@ def create(
     else:
         event.listen(engine.sync_engine.pool, "checkout", _refuse_closed)
     return engine
+
+
+async def close(engine: AsyncEngine) -> None:
+    """Close all connections. Those of SQLite have threads, which must have ended before the event loop does."""
+    await engine.dispose()
+    for connection in running(engine):  # what was cut off has not given its connection back
+        connection.stop()
+        await asyncio.to_thread(connection._thread.join, PATIENCE)
+
+
+def running(engine: AsyncEngine) -> list[Any]:
+    """Return the connections of SQLite whose threads have not ended."""
+    return [each for each in _of_sqlite.get(engine.sync_engine, ()) if each._thread.is_alive()]
 
 
 def of_memory() -> str:
@@ -152,6 +171,7 @@ def _tame_sqlite(engine: AsyncEngine) -> None:
     """Have SQLite keep to foreign keys, begin transactions where they begin, and not block readers on a file."""
 
     def connected(connection: Any, _: Any) -> None:
+        _of_sqlite[engine.sync_engine] = [*running(engine), connection.driver_connection]
         # The driver's own BEGIN comes before changes only; a transaction that reads first could not change then.
         connection.isolation_level = None
         cursor = connection.cursor()

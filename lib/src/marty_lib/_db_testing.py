@@ -80,7 +80,7 @@ async def _execute(settings: DatabaseSettings, statement: str) -> None:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.execute(text(statement))
     finally:
-        await engine.dispose()
+        await _db_engine.close(engine)
 
 
 def _migrate(url: str, migrations: Path | None) -> None:

@@ -49,7 +49,7 @@ async def upgrade(settings: DatabaseSettings, folder: Path, *, url: str) -> None
         raise StartError(f"the migrations cannot be run: {error}") from error
     finally:
         # The lock is the connection's.
-        await engine.dispose()
+        await _db_engine.close(engine)
 
 
 def _upgrade(connection: Connection, folder: Path) -> None:
@@ -114,7 +114,7 @@ async def _connect_and_run(metadata: MetaData, settings: DatabaseSettings) -> No
         async with engine.connect() as connection:
             await connection.run_sync(lambda connection: _run(metadata, connection=connection))
     finally:
-        await engine.dispose()
+        await _db_engine.close(engine)
 
 
 def _run(metadata: MetaData, **options: Any) -> None:

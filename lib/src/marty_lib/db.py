@@ -102,8 +102,8 @@ class Database:
 
     async def stop(self) -> None:
         """Close all connections."""
-        await self._probe.dispose()
-        await self.engine.dispose()
+        await _db_engine.close(self._probe)
+        await _db_engine.close(self.engine)
         if self._keeper is not None:
             self._keeper.close()
 
@@ -119,7 +119,7 @@ class Database:
             return
         await wait_until(self._unreachable, seconds=self.settings.start_timeout)
         await _alembic().upgrade(self.settings, self.migrations, url=self._url)
-        await self._probe.dispose()
+        await _db_engine.close(self._probe)
         log.get().info("database.migrated")
 
     async def _unreachable(self) -> str:
