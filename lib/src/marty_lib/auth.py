@@ -6,7 +6,8 @@
     @routes.post("/v1/orders")
     async def place(caller: Annotated[Principal, Depends(require("orders:write"))]): ...
 
-A gRPC server takes `verifier.authenticate` too. Nothing here knows a web framework.
+A gRPC server takes it as `serve_grpc(..., authenticate=verifier.authenticate)`; its handlers ask
+`await require("orders:write")()`. Nothing here knows a web framework.
 """
 
 from __future__ import annotations

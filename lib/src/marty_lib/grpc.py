@@ -41,6 +41,8 @@ class GrpcSettings(Section):
     """The same for calls that stream."""
     message_limit: Annotated[int, Field(ge=1)] = 4_194_304
     """Largest message in bytes that is taken."""
+    metadata_limit: Annotated[int, Field(ge=8192)] = 32_768
+    """Most metadata of a call in bytes; an access token is the largest part of it."""
     max_calls: Annotated[int, Field(ge=0)] = 1000
     """Calls answered at once, above which others are refused with UNAVAILABLE; 0 is no limit."""
     keepalive: Annotated[float, Field(ge=1, le=3600)] = 60.0
@@ -192,6 +194,9 @@ def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
         # Two servers on one port would each get a share of the connections, instead of one an error.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.message_limit),
+        # Between a soft and a hard limit grpc refuses by chance, as it does long tokens by default.
+        ("grpc.max_metadata_size", settings.metadata_limit),
+        ("grpc.absolute_max_metadata_size", settings.metadata_limit),
         ("grpc.keepalive_time_ms", int(settings.keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", 10_000),
         # Clients may ask too, and more often than every five minutes.
