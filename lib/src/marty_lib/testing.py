@@ -80,7 +80,7 @@ class ServiceProcess:
             stderr=subprocess.STDOUT,
         )
 
-    def wait_ready(self, timeout: float = 20.0) -> ServiceProcess:
+    def wait_ready(self, timeout: float = 60.0) -> ServiceProcess:
         """Return the process once it is ready.
 
         Raises:
