@@ -1,0 +1,230 @@
+"""What is in k8s/: every object is one that a strict API server takes, and the policies refuse what they are for."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import celpy
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml
+from celpy.adapter import json_to_cel
+
+from tests.conftest import KINDS, MESHES, ROOT
+from tests.manifests.tools import CORE_GROUPS, KUBERNETES, Built, Manifest, build, group_of, overlays, pick, problems
+from tests.template.test_build_files import run, tool
+
+K8S = ROOT / "k8s"
+FOLDERS = ("mesh/istio", "mesh/linkerd", "policies", "policies/namespace")
+# Beside those that services use.
+BUILT_IN = CORE_GROUPS | {"admissionregistration.k8s.io", "rbac.authorization.k8s.io"}
+POLICIES = ("latest", "limits", "name", "root")
+
+
+def wrong(manifest: Manifest) -> list[str]:
+    """Return what the strict schema has against an object."""
+    if group_of(manifest) not in BUILT_IN:
+        return problems(manifest)
+    try:
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return [f"{error.json_path}: {error.message}"]
+    return []
+
+
+def read(name: str) -> Manifest:
+    """Return the only object of a file."""
+    found: Manifest = yaml.safe_load((K8S / name).read_text())
+    return found
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_object_satisfies_its_strict_schema(folder: str) -> None:
+    manifests = build(K8S / folder)
+    assert manifests
+    assert not {f"{each['kind']} {each['metadata']['name']}": found for each in manifests if (found := wrong(each))}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_what_is_to_be_refused_is_valid_otherwise(name: str) -> None:
+    assert wrong(read(f"policies/refused/{name}.yaml")) == []
+
+
+def test_no_folder_is_left_out() -> None:
+    found = {path.parent.relative_to(K8S).as_posix() for path in K8S.rglob("kustomization.yaml")}
+    assert {folder for folder in found if not folder.startswith("observability")} == set(FOLDERS)
+
+
+def test_shellcheck_passes_the_scripts() -> None:
+    scripts = sorted(map(str, [*K8S.glob("*.sh"), *Path(__file__).parent.glob("*.sh")]))
+    run(tool("shellcheck"), "--external-sources", *scripts, cwd=K8S)
+
+
+# Admission --------------------------------------------------------------------------------------------------------
+
+
+class Policy:
+    """A ValidatingAdmissionPolicy, evaluated as the API server does it."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        spec = manifest["spec"]
+        self.name: str = manifest["metadata"]["name"]
+        self.matches = [self._program(each["expression"]) for each in spec["matchConditions"]]
+        self.variables = {each["name"]: self._program(each["expression"]) for each in spec["variables"]}
+        self.validations = [self._program(each["expression"]) for each in spec["validations"]]
+
+    @staticmethod
+    def _program(expression: str) -> Any:
+        environment = celpy.Environment()
+        return environment.program(environment.compile(expression))
+
+    def admits(self, manifest: Manifest) -> bool:
+        """Return whether the policy lets an object in."""
+        known: dict[str, Any] = {"object": json_to_cel(manifest)}
+        if not all(program.evaluate(known) for program in self.matches):
+            return True
+        variables = celpy.celtypes.MapType()
+        for name, program in self.variables.items():
+            variables[celpy.celtypes.StringType(name)] = program.evaluate({**known, "variables": variables})
+        return all(bool(program.evaluate({**known, "variables": variables})) for program in self.validations)
+
+
+@cache
+def policies() -> tuple[Policy, ...]:
+    """Return the policies of the cluster."""
+    return tuple(Policy(each) for each in pick(build(K8S / "policies"), "ValidatingAdmissionPolicy"))
+
+
+def refusals(manifest: Manifest) -> list[str]:
+    """Return the names of the policies that refuse an object."""
+    return [policy.name for policy in policies() if not policy.admits(manifest)]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_refuses_what_it_is_for_and_nothing_else(name: str) -> None:
+    assert refusals(read(f"policies/refused/{name}.yaml")) == [f"marty-{name}"]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_rendered_is_admitted(built: Built, kind: str, mesh: str) -> None:
+    for overlay in overlays(mesh):
+        workloads = [each for each in built(kind, mesh, overlay) if each["kind"] in {"Deployment", "Job"}]
+        assert workloads
+        assert {each["kind"]: refusals(each) for each in workloads} == {each["kind"]: [] for each in workloads}
+
+
+@pytest.mark.parametrize(
+    ("image", "admitted"),
+    [
+        ("localhost:5001/order-service", False),
+        ("localhost:5001/order-service:latest", False),
+        ("localhost:5001/order-service:dev", True),
+        ("order-service", False),
+        ("registry.example.com/a/b@sha256:" + "a" * 64, True),
+        ("registry.example.com/a/b@sha256:short", False),
+    ],
+)
+def test_an_image_has_a_tag_or_a_digest(image: str, admitted: bool) -> None:
+    manifest = read("policies/refused/root.yaml")
+    manifest["spec"]["template"]["spec"]["containers"][0]["image"] = image
+    assert ("marty-latest" not in refusals(manifest)) == admitted
+
+
+@pytest.mark.parametrize("kind", ["Pod", "CronJob"])
+def test_pods_and_cron_jobs_are_looked_into(kind: str) -> None:
+    template = read("policies/refused/latest.yaml")["spec"]["template"]
+    metadata = {"name": "refused", "labels": template["metadata"]["labels"]}
+    spec = template["spec"] if kind == "Pod" else {"jobTemplate": {"spec": {"template": template}}}
+    assert refusals({"kind": kind, "metadata": metadata, "spec": spec}) == ["marty-latest"]
+
+
+def test_pods_of_a_workload_are_admitted_with_what_a_mesh_has_put_into_them() -> None:
+    pod = {"kind": "Pod", "metadata": {"ownerReferences": [{"kind": "ReplicaSet"}]}, "spec": {"containers": [{}]}}
+    assert refusals(pod) == []
+
+
+def test_init_containers_are_looked_into() -> None:
+    manifest = read("policies/refused/root.yaml")
+    pod = manifest["spec"]["template"]["spec"]
+    pod["initContainers"] = [{"name": "first", "image": "first:latest"}]
+    assert refusals(manifest) == ["marty-latest", "marty-limits", "marty-root"]
+
+
+def test_every_policy_is_bound_and_leaves_the_platform_alone() -> None:
+    manifests = build(K8S / "policies")
+    bindings = {
+        each["spec"]["policyName"]: each["spec"] for each in pick(manifests, "ValidatingAdmissionPolicyBinding")
+    }
+    assert set(bindings) == {policy.name for policy in policies()} == {f"marty-{name}" for name in POLICIES}
+    for spec in bindings.values():
+        assert "Deny" in spec["validationActions"]
+        (selector,) = spec["matchResources"]["namespaceSelector"]["matchExpressions"]
+        assert {"kube-system", "monitoring", "istio-system", "linkerd"} <= set(selector["values"])
+
+
+# Deployers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_deployer_may_apply_what_is_rendered_and_read_no_secret(built: Built) -> None:
+    (role,) = pick(build(K8S / "policies"), "ClusterRole")
+    granted = {
+        (group, resource): set(rule["verbs"])
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    rendered = [
+        each for kind in KINDS for mesh in MESHES for overlay in overlays(mesh) for each in built(kind, mesh, overlay)
+    ]
+    used = {(group_of(each), plural(each["kind"])) for each in rendered}
+    used.discard(("", "namespaces"))
+    assert not {pair for pair in used if not {"get", "create", "patch"} <= granted.get(pair, set())}
+    assert granted["", "namespaces"] == {"get"}
+    assert not [
+        resource for _, resource in granted if resource in {"secrets", "pods/exec", "roles", "rolebindings", "*"}
+    ]
+    (binding,) = pick(build(K8S / "policies" / "namespace"), "RoleBinding")
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+
+
+def plural(kind: str) -> str:
+    """Return the resource of a kind."""
+    name = kind.lower()
+    if name.endswith("y") and not name.endswith("ay"):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith("s") else f"{name}s"
+
+
+# Meshes -----------------------------------------------------------------------------------------------------------
+
+
+def test_istio_denies_by_default_and_takes_no_plain_text() -> None:
+    manifests = {(each["kind"], each["metadata"]["name"]): each for each in build(K8S / "mesh/istio")}
+    assert manifests["PeerAuthentication", "default"]["spec"]["mtls"] == {"mode": "STRICT"}
+    assert manifests["AuthorizationPolicy", "allow-nothing"]["spec"] == {}
+    for name in ("default", "allow-nothing"):
+        kind = "PeerAuthentication" if name == "default" else "AuthorizationPolicy"
+        assert manifests[kind, name]["metadata"]["namespace"] == "istio-system"
+
+
+def test_linkerd_denies_by_default() -> None:
+    assert yaml.safe_load((K8S / "mesh/linkerd/install.yaml").read_text())["proxy"]["defaultInboundPolicy"] == "deny"
+
+
+@pytest.mark.parametrize("file", ["install", "ambient"])
+def test_both_ways_to_install_istio_let_nothing_out_that_is_not_named(file: str) -> None:
+    spec = read(f"mesh/istio/{file}.yaml")["spec"]
+    assert spec["meshConfig"]["outboundTrafficPolicy"] == {"mode": "REGISTRY_ONLY"}
+
+
+def test_the_gateway_is_where_the_services_look_for_it(built: Built) -> None:
+    (gateway,) = pick(built("fastapi", "istio", "production"), "Gateway")
+    (door,) = read("mesh/istio/install.yaml")["spec"]["components"]["ingressGateways"]
+    assert door["name"] == f"istio-{gateway['spec']['selector']['istio']}"
+    node_ports = {port["nodePort"] for port in door["k8s"]["service"]["ports"]}
+    mapped = yaml.safe_load((K8S / "kind.yaml").read_text())["nodes"][0]["extraPortMappings"]
+    assert node_ports == {port["containerPort"] for port in mapped}
+    assert {port["listenAddress"] for port in mapped} == {"127.0.0.1"}
