@@ -5,6 +5,7 @@ import asyncio
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from marty_lib import App, Database
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from ..conftest import World
@@ -24,6 +25,7 @@ async def test_a_token_that_comes_twice_revokes_the_whole_family(world: World) -
     assert (await world.refresh(first["refresh_token"])).json()["error"] == "invalid_grant"
     assert (await world.refresh(second["refresh_token"])).json()["error"] == "invalid_grant"
     assert "token.reused" in await world.events()
+    assert REGISTRY.get_sample_value("audit_events_total", {"event": "token.reused"})
 
 
 async def test_of_many_at_once_one_wins_and_the_family_is_revoked(world: World) -> None:

@@ -5,9 +5,12 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from marty_lib import context, log
+from prometheus_client import Counter
 
 from .models import AuditEvent
 from .stores import Audit, Transaction
+
+NOTED = Counter("audit_events", "Events of the journal, by their name.", ["event"])
 
 _address: ContextVar[str] = ContextVar("caller_address", default="")
 
@@ -47,6 +50,7 @@ class Journal:
             self._now(), event, str(subject), client_id, _address.get(), request.request_id if request else "", details
         )
         await self._audit.add(noted)
+        NOTED.labels(event).inc()
         log.get().info(f"audit.{event}", subject=noted.subject, client_id=client_id, address=noted.address, **details)
 
     async def alone(self, event: str, *, subject: object = "", client_id: str = "", **details: object) -> None:

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+from prometheus_client import Counter
+
 from .errors import LockedOut
 from .stores import Attempts
 
+LOCKOUTS = Counter("auth_lockouts", "Attempts refused because they came before the wait was over.")
 MEMORY = 86_400
 """Seconds after the first failure after which all are forgotten."""
 
@@ -48,6 +51,7 @@ class Throttle:
             if not seconds or await self._attempts.lock(name, seconds):
                 return
             wait = seconds
+        LOCKOUTS.inc()
         raise LockedOut("Too many attempts have failed: wait.", headers={"Retry-After": f"{max(1, round(wait))}"})
 
     async def succeed(self, name: str) -> None:
