@@ -7,15 +7,24 @@ A test fails where what is committed is not what this writes.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from k8s.observability import slo
+from k8s.observability import dashboards, dashboards_infrastructure, dashboards_overview, grafana, slo
 
 FOLDER = Path(__file__).parent
 RULES = FOLDER / "rules"
+DASHBOARDS = (
+    dashboards.SERVICE,
+    dashboards_overview.PLATFORM,
+    dashboards_overview.BUSINESS,
+    dashboards_infrastructure.KAFKA,
+    dashboards_infrastructure.ISTIO,
+    dashboards_infrastructure.LINKERD,
+)
 NOTE = "# Written by `python -m k8s.observability.generate`; change {source} instead.\n"
 
 
@@ -60,9 +69,14 @@ def prometheus_rule(name: str, spec: dict[str, Any]) -> dict[str, Any]:
 def outputs() -> dict[Path, str]:
     """Return the text of each file that is written."""
     objects = [prometheus_rule(name, spec) for name, spec in sorted(rule_files().items())]
+    boards = {
+        FOLDER / "grafana" / "dashboards" / f"{board.uid}.json": json.dumps(grafana.render(board), indent=1) + "\n"
+        for board in DASHBOARDS
+    }
     return {
         RULES / "slo.yaml": NOTE.format(source="slo.py") + dump(slo.rules()),
         FOLDER / "operator" / "rules.yaml": NOTE.format(source="rules/") + dump(*objects),
+        **boards,
     }
 
 
