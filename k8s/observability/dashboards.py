@@ -40,7 +40,14 @@ def red(protocol: str, title: str, active: str) -> Row:
         title,
         (
             Panel(f"Rate by {label}", {f"{{{{{label}}}}}": rate(count, label)}, "reqps"),
-            Panel(f"Errors by {label}", {f"{{{{{label}}}}}": share(count, label, door.failed)}, "percentunit"),
+            Panel(
+                f"Errors by {label}",
+                {
+                    f"{{{{{label}}}}}": f"max by ({label}) "
+                    f'(slo:errors:ratio_rate5m{{slo="errors", protocol="{protocol}", {OURS}}})'
+                },
+                "percentunit",
+            ),
             Panel(
                 "Latency",
                 {f"P{p}": f'job:latency_seconds:p{p}_rate5m{{{OURS}, protocol="{protocol}"}}' for p in (50, 95, 99)},
