@@ -16,7 +16,7 @@ import yaml
 from k8s.observability import dashboards, dashboards_infrastructure, dashboards_overview, grafana, slo
 
 FOLDER = Path(__file__).parent
-RULES = FOLDER / "rules"
+RULES = FOLDER / "prometheus" / "rules"
 DASHBOARDS = (
     dashboards.SERVICE,
     dashboards_overview.PLATFORM,
@@ -75,7 +75,7 @@ def outputs() -> dict[Path, str]:
     }
     return {
         RULES / "slo.yaml": NOTE.format(source="slo.py") + dump(slo.rules()),
-        FOLDER / "operator" / "rules.yaml": NOTE.format(source="rules/") + dump(*objects),
+        FOLDER / "operator" / "rules.yaml": NOTE.format(source="prometheus/rules/") + dump(*objects),
         **boards,
     }
 

@@ -21,7 +21,9 @@ from tests.servers.requirement import missing
 
 # The oldest release that still gets fixes: what it knows, newer ones know too.
 KUBERNETES = "1.35"
-CORE_GROUPS = frozenset({"", "apps", "autoscaling", "batch", "policy", "networking.k8s.io"})
+CORE_GROUPS = frozenset(
+    {"", "apps", "autoscaling", "batch", "policy", "networking.k8s.io", "rbac.authorization.k8s.io"},
+)
 
 Manifest = dict[str, Any]
 Built = Callable[[str, str, str], list[Manifest]]

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.servers.requirement import missing
 
 OBSERVABILITY = ROOT / "k8s" / "observability"
-FILES = sorted((OBSERVABILITY / "rules").glob("*.yaml"))
+FILES = sorted((OBSERVABILITY / "prometheus" / "rules").glob("*.yaml"))
 
 Rule = dict[str, Any]
 

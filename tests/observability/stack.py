@@ -72,7 +72,7 @@ def impatient_rules() -> dict[str, str]:
 def routing(receiver: int) -> str:
     """Return the manifests' configuration of Alertmanager, whose receivers are paths of one address."""
     text = (OBSERVABILITY / "alertmanager" / "alertmanager.yaml").read_text(encoding="utf-8")
-    text = re.sub(r"url_file: /etc/alertmanager/receivers/(\w+)", rf"url: http://127.0.0.1:{receiver}/\1", text)
+    text = re.sub(r"url_file: /etc/alertmanager-receivers/(\w+)", rf"url: http://127.0.0.1:{receiver}/\1", text)
     return re.sub(r"group_(wait|interval): \w+", r"group_\1: 1s", text)
 
 
