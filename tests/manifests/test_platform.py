@@ -162,7 +162,8 @@ def test_every_policy_is_bound_and_leaves_the_platform_alone() -> None:
     for spec in bindings.values():
         assert "Deny" in spec["validationActions"]
         (selector,) = spec["matchResources"]["namespaceSelector"]["matchExpressions"]
-        assert {"kube-system", "monitoring", "istio-system", "linkerd"} <= set(selector["values"])
+        observing = {each["metadata"]["name"] for each in pick(build(K8S / "observability"), "Namespace")}
+        assert {"kube-system", "istio-system", "linkerd", *observing} <= set(selector["values"])
 
 
 # Deployers --------------------------------------------------------------------------------------------------------
