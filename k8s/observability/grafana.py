@@ -20,7 +20,6 @@ class Panel:
         unit: Grafana's name of the unit.
         kind: `timeseries`, `stat` or `table`.
         width: of 24 columns.
-        limits: values from which on it is yellow and red.
     """
 
     title: str
@@ -28,7 +27,6 @@ class Panel:
     unit: str = "short"
     kind: str = "timeseries"
     width: int = 8
-    limits: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,13 +109,8 @@ def _grid(panels: Iterable[Panel], top: int) -> tuple[list[dict[str, Any]], int]
 
 
 def _panel(panel: Panel, place: dict[str, int]) -> dict[str, Any]:
-    defaults: dict[str, Any] = {"unit": panel.unit, "min": 0, "color": {"mode": "palette-classic"}}
-    if panel.limits:
-        colours = ("green", "yellow", "red")
-        steps = [
-            {"color": colour, "value": value} for colour, value in zip(colours, (None, *panel.limits), strict=False)
-        ]
-        defaults |= {"thresholds": {"mode": "absolute", "steps": steps}, "color": {"mode": "thresholds"}}
+    # From 0 on, unless something is below it: a budget can be overdrawn.
+    defaults = {"unit": panel.unit, "color": {"mode": "palette-classic"}, "custom": {"axisSoftMin": 0}}
     return {
         "type": panel.kind,
         "title": panel.title,
