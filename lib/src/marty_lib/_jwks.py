@@ -146,8 +146,10 @@ class Keys:
     async def _fly(self) -> None:
         self._tried = self._clock()
         try:
+            if self._client is None:  # outside of the time-out, for it loads certificates
+                self._client = httpx2.AsyncClient(timeout=self._timeout, headers={"accept": "application/json"})
             async with asyncio.timeout(self._timeout):
-                keys = usable(await self._get(self._url or await self._discover()))
+                keys = usable(await self._get(self._client, self._url or await self._discover(self._client)))
         except Exception as error:  # whatever an issuer answers, or does not
             FETCHED.labels("error").inc()
             log.get().warning("auth.keys_not_fetched", issuer=self._issuer, reason=str(error) or type(error).__name__)
@@ -160,22 +162,20 @@ class Keys:
             self.version += 1
             log.get().info("auth.keys_changed", issuer=self._issuer, kids=[key.kid for key in keys])
 
-    async def _discover(self) -> str:
+    async def _discover(self, client: httpx2.AsyncClient) -> str:
         """Return the keys' address from the metadata: OpenID Connect's, else OAuth's (RFC 8414)."""
         try:
-            found = await self._get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+            found = await self._get(client, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
         except httpx2.HTTPStatusError:
             parts = urlsplit(self._issuer)
             path = f"/.well-known/oauth-authorization-server{parts.path.rstrip('/')}"
-            found = await self._get(urlunsplit(parts._replace(path=path)))
+            found = await self._get(client, urlunsplit(parts._replace(path=path)))
         if found.get("issuer") != self._issuer:
             raise ValueError("the metadata are of another issuer")
         return str(found.get("jwks_uri"))
 
-    async def _get(self, url: str) -> Mapping[str, Any]:
-        if self._client is None:
-            self._client = httpx2.AsyncClient(timeout=self._timeout, headers={"accept": "application/json"})
-        async with self._client.stream("GET", url) as response:
+    async def _get(self, client: httpx2.AsyncClient, url: str) -> Mapping[str, Any]:
+        async with client.stream("GET", url) as response:
             response.raise_for_status()
             body = b""
             async for part in response.aiter_bytes():
