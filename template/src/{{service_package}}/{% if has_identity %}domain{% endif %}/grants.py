@@ -124,13 +124,14 @@ class GrantService:
         if not pkce.proves(parameters.get("code_verifier", ""), code.challenge):
             raise OAuthError("invalid_grant", "The code verifier is wrong.")
         answer = await self._from_code(code, client)
-        if await self._short_lived.uses(secret) > 1:
-            # Somebody came with the same code while the grant was not there yet to be revoked.
+        # None is where Redis has forgotten the first use, as a replica or an old copy may have; more uses than one,
+        # where somebody came with the same code while the grant was not there yet to be revoked.
+        if answer is None or await self._short_lived.uses(secret) > 1:
             await self._revoke(code.grant_id, "code.replayed", code.user_id, code.client_id)
             raise OAuthError("invalid_grant", "The code was used before.")
         return answer
 
-    async def _from_code(self, code: Code, client: Client) -> Answer:
+    async def _from_code(self, code: Code, client: Client) -> Answer | None:
         grant = Grant(
             code.grant_id,
             client.id,
@@ -144,7 +145,8 @@ class GrantService:
             user = await self._users.get(code.user_id)
             if user is None or user.disabled:
                 raise OAuthError("invalid_grant", "The user may not log in any more.")
-            await self._grants.add(grant)
+            if not await self._grants.add(grant):
+                return None
             answer = await self._for_user(user, client, grant, grant.scopes)
             await self._journal.note("token.code", subject=user.id, client_id=client.id)
         if "openid" in grant.scopes:

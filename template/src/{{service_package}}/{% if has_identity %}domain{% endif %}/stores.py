@@ -91,8 +91,8 @@ class Sessions(Protocol):
 class Grants(Protocol):
     """What users have allowed clients, and the refresh tokens that came of it."""
 
-    async def add(self, grant: Grant) -> None:
-        """Keep a new grant."""
+    async def add(self, grant: Grant) -> bool:
+        """Keep a new grant; return False where there is one of that id."""
 
     async def get(self, grant_id: UUID) -> Grant | None:
         """Return a grant, or None."""

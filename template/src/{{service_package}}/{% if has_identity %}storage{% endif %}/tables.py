@@ -11,6 +11,8 @@ from marty_lib import Base
 from sqlalchemy import JSON, BigInteger, ForeignKey, Integer
 from sqlalchemy.orm import Mapped, mapped_column
 
+from .rows import Texts, Words
+
 METADATA = Base.metadata
 CASCADE = "CASCADE"
 
@@ -38,7 +40,7 @@ class RoleRow(Base):
     __tablename__ = "roles"
 
     name: Mapped[str] = mapped_column(primary_key=True)
-    permissions: Mapped[list[str]] = mapped_column(JSON)
+    permissions: Mapped[frozenset[str]] = mapped_column(Words)
 
 
 class UserRoleRow(Base):
@@ -68,10 +70,10 @@ class ClientRow(Base):
     name: Mapped[str]
     created_at: Mapped[datetime]
     secret_digest: Mapped[str | None]
-    redirect_uris: Mapped[list[str]] = mapped_column(JSON)
-    grants: Mapped[list[str]] = mapped_column(JSON)
-    scopes: Mapped[list[str]] = mapped_column(JSON)
-    audiences: Mapped[list[str]] = mapped_column(JSON)
+    redirect_uris: Mapped[tuple[str, ...]] = mapped_column(Texts)
+    grants: Mapped[frozenset[str]] = mapped_column(Words)
+    scopes: Mapped[frozenset[str]] = mapped_column(Words)
+    audiences: Mapped[tuple[str, ...]] = mapped_column(Texts)
     trusted: Mapped[bool]
 
 
@@ -85,7 +87,7 @@ class SessionRow(Base):
     token_digest: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
-    methods: Mapped[list[str]] = mapped_column(JSON)
+    methods: Mapped[tuple[str, ...]] = mapped_column(Texts)
     address: Mapped[str]
     agent: Mapped[str]
 
@@ -99,7 +101,7 @@ class GrantRow(Base):
     client_id: Mapped[str] = mapped_column(ForeignKey("clients.id", ondelete=CASCADE), index=True)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete=CASCADE), index=True)
     session_id: Mapped[UUID] = mapped_column(index=True)
-    scopes: Mapped[list[str]] = mapped_column(JSON)
+    scopes: Mapped[frozenset[str]] = mapped_column(Words)
     auth_time: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
     revoked: Mapped[bool]
@@ -122,7 +124,7 @@ class ConsentRow(Base):
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete=CASCADE), primary_key=True)
     client_id: Mapped[str] = mapped_column(ForeignKey("clients.id", ondelete=CASCADE), primary_key=True)
-    scopes: Mapped[list[str]] = mapped_column(JSON)
+    scopes: Mapped[frozenset[str]] = mapped_column(Words)
 
 
 class SigningKeyRow(Base):
