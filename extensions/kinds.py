@@ -15,7 +15,7 @@ KINDS: dict[str, frozenset[str]] = {
     "database": frozenset({"http", "database", "storage", "orders", "tracing"}),
     "caching": frozenset({"http", "redis", "storage", "catalogue", "tracing"}),
     "message-queue": frozenset({"http", "database", "broker", "storage", "orders", "tracing"}),
-    "auth": frozenset({"http", "database", "redis", "storage", "identity", "tracing"}),
+    "auth": frozenset({"http", "grpc", "database", "redis", "storage", "identity", "tracing"}),
     "minimal": frozenset({"worker"}),
 }
 DOORS = frozenset({"http", "grpc"})

@@ -172,7 +172,7 @@ def test_linkerd_sends_only_reads_again_and_routes_the_rest_too(built: Built) ->
     assert "annotations" not in writes["metadata"]
 
 
-@pytest.mark.parametrize("kind", ["fastapi", "grpc", "hybrid"])
+@pytest.mark.parametrize("kind", ["fastapi", "grpc", "hybrid", "auth"])
 @pytest.mark.parametrize("mesh", ["istio", "linkerd"])
 def test_the_mesh_waits_longer_than_the_service(built: Built, kind: str, mesh: str) -> None:
     manifests = built(kind, mesh, "service-mesh")
@@ -186,7 +186,7 @@ def test_the_mesh_waits_longer_than_the_service(built: Built, kind: str, mesh: s
     assert min(int(each.removesuffix("s")) for each in waits) > service
 
 
-@pytest.mark.parametrize("kind", ["grpc", "hybrid"])
+@pytest.mark.parametrize("kind", ["grpc", "hybrid", "auth"])
 def test_no_mesh_ends_a_stream_before_the_service_does(built: Built, kind: str) -> None:
     assert "timeout" not in entries(built(kind, "istio", "service-mesh"))["streams"]
     (streams,) = [
@@ -195,16 +195,18 @@ def test_no_mesh_ends_a_stream_before_the_service_does(built: Built, kind: str) 
     assert "timeout.linkerd.io/request" not in streams["metadata"]["annotations"]
 
 
-@pytest.mark.parametrize("kind", ["grpc", "hybrid"])
+@pytest.mark.parametrize("kind", ["grpc", "hybrid", "auth"])
 @pytest.mark.parametrize("mesh", ["istio", "linkerd"])
 def test_every_call_of_the_proto_is_routed_as_what_it_is(built: Built, render: Render, kind: str, mesh: str) -> None:
-    proto = (render(service_kind=kind, mesh=mesh) / "proto/order_service/v1/orders.proto").read_text()
+    [path] = (render(service_kind=kind, mesh=mesh) / "proto/order_service/v1").glob("*.proto")
+    proto = path.read_text()
+    service = re.findall(r"^service (\w+)", proto, re.MULTILINE)[0]
     calls = re.findall(r"rpc (\w+)\((stream )?\w+\) returns \((stream )?", proto)
     streams = {name for name, *streamed in calls if any(streamed)}
     manifests = built(kind, mesh, "service-mesh")
     if mesh == "istio":
         pattern = entries(manifests)["streams"]["match"][0]["uri"]["regex"]
-        found = {name for name, *_ in calls if re.fullmatch(pattern, f"/order_service.v1.OrderService/{name}")}
+        found = {name for name, *_ in calls if re.fullmatch(pattern, f"/order_service.v1.{service}/{name}")}
     else:
         routes = {name_of(each): each["spec"]["rules"][0] for each in pick(manifests, "GRPCRoute")}
         found = {match["method"]["method"] for match in routes["order-service-streams"]["matches"]}

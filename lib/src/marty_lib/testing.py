@@ -133,7 +133,7 @@ async def started(app: App) -> AsyncIterator[App]:
 
     async with contextlib.AsyncExitStack() as stack:
         for part in app.components:
-            if not isinstance(part, Server):
+            if not isinstance(part, Server) and part.name != "grpc":
                 stack.push_async_callback(part.stop)
                 await part.start()
         yield app

@@ -34,11 +34,12 @@ PERMISSIONS = frozenset(
         "keys:rotate",
         "roles:read",
         "roles:write",
+        "tokens:read",
         "users:read",
         "users:write",
     }
 )
-"""What this API asks for; the bootstrap client has all of them."""
+"""What this API and the calls of `rpc/` ask for; the bootstrap client has all of them."""
 Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 
 

@@ -108,7 +108,7 @@ def oauth_routes(
         client = await client_of(request, form, clients)
         if client.secret_digest is None:
             raise OAuthError("invalid_client", "A public client may not ask what has become of tokens.")
-        return JSONResponse(dict(await status.introspect(form.get("token", ""), client)), headers=NO_STORE)
+        return JSONResponse(dict(await status.introspect(form.get("token", ""), client.id)), headers=NO_STORE)
 
     @router.get("/userinfo", dependencies=[Depends(bearer)])
     @router.post("/userinfo", dependencies=[Depends(bearer)])

@@ -174,7 +174,7 @@ class AccountService:
         async with self._transaction():
             return [session for session in await self._sessions.of(user_id) if session.expires_at > self._now()]
 
-    async def end_session(self, user_id: UUID, session_id: UUID) -> None:
+    async def end_session(self, user_id: UUID, session_id: UUID, *, because: str = "ended") -> None:
         """End one of a user's sessions.
 
         Raises:
@@ -182,7 +182,7 @@ class AccountService:
         """
         if session_id not in [session.id for session in await self.sessions(user_id)]:
             raise NoSuchSession(f"There is no session {session_id}.")
-        await self._logins.end([session_id], because="ended")
+        await self._logins.end([session_id], because=because)
 
     async def end_sessions(self, user_id: UUID, *, because: str = "ended") -> None:
         """End all sessions of a user."""

@@ -33,6 +33,10 @@ class User:
         """Whether a password alone is not enough."""
         return self.totp_secret is not None and self.totp_confirmed
 
+    def may(self, permission: str) -> bool:
+        """Whether the user may do something."""
+        return not self.disabled and permission in self.permissions
+
 
 @dataclass(frozen=True, slots=True)
 class Client:

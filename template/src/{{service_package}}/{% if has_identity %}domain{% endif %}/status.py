@@ -60,15 +60,15 @@ class StatusService:
         good = grant is not None and not grant.revoked and user is not None and not user.disabled
         return claims if good else None
 
-    async def introspect(self, token: str, client: Client) -> Mapping[str, object]:
-        """Return what a service may know of a token; of a refresh token only its own client."""
+    async def introspect(self, token: str, client_id: str) -> Mapping[str, object]:
+        """Return what a client may know of a token; of a refresh token only its own client."""
         claims = await self.claims(token)
         if claims is not None:
             shown = {name: claims[name] for name in SHOWN if name in claims}
             return {"active": True, "token_type": "Bearer", **shown}
         async with self._transaction():
             grant = await self._grants.by_token(digest(token))
-            if grant is None or grant.client_id != client.id or grant.revoked or grant.expires_at <= self._now():
+            if grant is None or grant.client_id != client_id or grant.revoked or grant.expires_at <= self._now():
                 return INACTIVE
             if not await self._grants.is_unused(digest(token)):
                 return INACTIVE
