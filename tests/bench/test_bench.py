@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.bench import suite_events, suite_start
+from tests.bench.plan import QUICK
 from tests.bench.report import BEGIN, END, PAGE
 from tests.bench.run import SUITES
 from tests.conftest import ROOT
@@ -66,5 +67,14 @@ def test_import_and_memory_of_each_kind_stand_beside_bare(sections: dict[str, st
     assert all(float(figure) > 0 for figure in row.groups()), row[0]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("services", [1, QUICK.services])
+def test_a_service_of_a_fleet_stands_beside_a_lone_update(sections: dict[str, str], services: int) -> None:
+    figures = rf"^\| {services} \| ([\d.]+) \| [\d.]* \| ([\d.]+) \| ([\d.]+) \| (\d+) \| (\d+) \|$"
+    row = re.search(figures, sections["fleet"], re.MULTILINE)
+    assert row, sections["fleet"]
+    assert all(float(figure) > 0 for figure in row.groups()), row[0]
+
+
 def test_no_suite_goes_untested() -> None:
-    assert {*ROWS, "start"} == set(SUITES)
+    assert {*ROWS, "start", "fleet"} == set(SUITES)

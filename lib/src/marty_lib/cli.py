@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from marty_lib import _cli_report as report
+from marty_lib._cli_fleet import app as fleet
 from marty_lib._cli_git import Place, forget_the_callers_repository
 from marty_lib._cli_report import Exit, Failure
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 fine, 1 conflicts or findings, 2 wrong usage, 3 cannot be done and nothing was changed.",
 )
+app.add_typer(fleet, name="fleet")
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the service.", metavar="[FOLDER]")]
 To = Annotated[str | None, typer.Option("--to", metavar="VERSION", help="Version of the template; else the newest.")]
