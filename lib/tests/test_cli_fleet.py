@@ -219,6 +219,13 @@ def test_a_branch_that_is_there_is_left_alone(fleet: Fleet, orders: Path) -> Non
     assert git(orders, "rev-parse", BRANCH) == git(orders, "rev-parse", "main")
 
 
+def test_a_branch_that_is_only_at_the_remote_is_there_too(fleet: Fleet, orders: Path) -> None:
+    git(orders, "update-ref", f"refs/remotes/origin/{BRANCH}", "main")
+
+    assert fleet.update("--no-test")["orders"]["outcome"] == "branch-exists"
+    assert branches(orders) == ["main"]
+
+
 def test_conflicts_are_reported_and_leave_no_branch(fleet: Fleet, orders: Path) -> None:
     (orders / "text.txt").write_text("ours\n")
     commit(orders, "Ours")
@@ -251,6 +258,7 @@ def test_services_of_one_repository_get_a_commit_each_and_do_not_block_each_othe
     assert owners(monorepo) == before
     assert branches(monorepo) == ["main", BRANCH]
     made = git(monorepo, "log", "--reverse", "--format=%H", f"main..{BRANCH}").split()
+    assert made == [results[name]["commit"] for name in ("carts", "users")]
     assert [changed(monorepo, each) for each in made] == [
         [f"services/{name}/.copier-answers.yml", f"services/{name}/text.txt"] for name in ("carts", "users")
     ]

@@ -264,6 +264,21 @@ def test_a_pull_request_is_not_opened_twice(fleet: Fleet, gh: Path) -> None:
     assert results["carts"]["pull_request"] == "https://example.com/pull/1"
 
 
+def test_a_clone_knows_what_is_at_the_remote(fleet: Fleet, gh: Path) -> None:
+    fleet.update("--pr", "--no-test")
+    for repository in repositories(fleet):
+        git(repository, "checkout", "--quiet", "--detach")
+        git(repository, "branch", "--delete", "--force", BRANCH)
+    (gh / "orders").unlink()  # its pull request was not opened
+    results = fleet.update("--pr", "--no-test")
+
+    assert {result["outcome"] for result in results.values()} == {"branch-exists"}
+    assert not any(map(updated, repositories(fleet)))
+    assert results["orders"]["pull_request"]
+    orders = [json.loads(line) for line in (gh / "calls").read_text().splitlines()][-3:]
+    assert any("- A greeting." in call["body"] and "--base" not in call["arguments"] for call in orders)
+
+
 def test_a_pull_request_that_fails_can_be_tried_again(fleet: Fleet, gh: Path) -> None:
     results = fleet.update("--pr", "--no-test", code=1, GH_FAILS="1")
     assert "no permission" in results["carts"]["message"]

@@ -38,13 +38,17 @@ def _make(repository: Path, results: Sequence[Result]) -> list[Result]:
     found: list[Result] = []
     tip = results[0].head
     for result in results:
-        if result.commit:
-            try:
-                tip = trees.onto(repository, tip, result.start, result.commit)
-            except Failed as error:
-                message = f"changes the same lines as the update of another service here: {error}"
-                result = replace(result, outcome=CONFLICTS, commit="", message=message)  # noqa: PLW2901
-        found.append(result)
+        if not result.commit:
+            found.append(result)
+            continue
+        try:
+            commit = trees.onto(repository, tip, result.start, result.commit)
+        except Failed as error:
+            message = f"changes the same lines as the update of another service here: {error}"
+            found.append(replace(result, outcome=CONFLICTS, commit="", message=message))
+            continue
+        found.append(replace(result, start=tip, commit=commit))
+        tip = commit
     if tip == results[0].head:
         return found
     try:
@@ -56,30 +60,33 @@ def _make(repository: Path, results: Sequence[Result]) -> list[Result]:
 
 def _create(repository: Path, branch: str, tip: str) -> None:
     ref = f"refs/heads/{branch}"
-    if not has(repository, branch):
-        git(repository, "update-ref", "-m", "marty fleet update", ref, tip, "0" * 40)
+    if has(repository, branch) != ref:
+        git(repository, "update-ref", "-m", "marty fleet update", ref, tip, "0" * len(tip))
     elif git(repository, "rev-parse", f"{ref}^{{tree}}") != git(repository, "rev-parse", f"{tip}^{{tree}}"):
         raise Failed(f"somebody has made the branch {branch} meanwhile: merge or delete it, then try again")
 
 
-def has(repository: Path, branch: str) -> bool:
-    """Tell whether a repository has a branch."""
-    return bool(git(repository, "for-each-ref", "--format=%(refname)", f"refs/heads/{branch}"))
+def has(repository: Path, branch: str) -> str:
+    """Return the ref of a branch, here or as last fetched from the remote; empty where there is none."""
+    refs = (f"refs/heads/{branch}", f"refs/remotes/{REMOTE}/{branch}")
+    return git(repository, "for-each-ref", "--format=%(refname)", *refs).split("\n")[0]
 
 
 def propose(repository: Path, result: Result, *, draft: bool) -> str:
-    """Push the branch of a result and open its pull request, unless it has one; return its address.
+    """Push the branch of a result and open its pull request, unless it has or had one; return its address.
 
     Raises:
         Failed: where git or gh does.
     """
-    branch = result.branch
-    git(repository, "push", "--quiet", REMOTE, f"refs/heads/{branch}:refs/heads/{branch}")
-    listed = output("gh", "pr", "list", "--head", branch, "--state", "open", "--json", "url", folder=repository)
+    branch, ref = result.branch, has(repository, result.branch)
+    if ref.startswith("refs/heads/"):
+        git(repository, "push", "--quiet", REMOTE, f"{ref}:refs/heads/{branch}")
+    # One that its owner has closed stays so.
+    listed = output("gh", "pr", "list", "--head", branch, "--state", "all", "--json", "url", folder=repository)
     if found := json.loads(listed or "[]"):
         return str(found[0]["url"])
-    log = git(repository, "log", "--reverse", "--format=%B%x00", f"{result.head}..refs/heads/{branch}")
-    texts = [text.strip() for text in log.split("\0") if text.strip()]
+    messages = git(repository, "log", "--reverse", "--format=%B%x00", f"{result.head}..{ref}").split("\0")
+    texts = [text.strip() for text in messages if text.strip()]
     title = texts[0].split("\n")[0] if len(texts) == 1 else f"Update {len(texts)} services to {result.new}"
     with tempfile.NamedTemporaryFile("w", prefix="marty-pull-request-", suffix=".md") as body:
         body.write("\n\n---\n\n".join(texts) + "\n")

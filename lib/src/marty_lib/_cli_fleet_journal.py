@@ -22,8 +22,8 @@ class Result:
         new: version that was asked for.
         outcome: one of this module's words.
         head: the owner's commit that was updated.
-        start: commit of the service alone, on which the update was made.
-        commit: with the update, on `start`.
+        start: commit on which the update was made: of the service alone, until the branch is made.
+        commit: with the update, on `start`; empty where there is none.
         message: why it is not updated, and what to do.
         conflicts: files of the service, as paths within it.
         seconds: that it took.
