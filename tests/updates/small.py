@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,9 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from marty_lib.cli import app
+from typer.testing import CliRunner
+
 from tests.updates.history import IDENTITY, copier, git
 
-MARTY = [sys.executable, "-W", "ignore", "-m", "marty_lib.cli"]
+# A shell without job control starts what runs in the background deaf to Ctrl-C.
+HEARING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+MARTY = [sys.executable, "-W", "ignore", "-c", f"{HEARING}; from marty_lib.cli import run; run()"]
 SETTINGS = """\
 _subdirectory: template
 _migrations:
@@ -23,14 +29,8 @@ port: {type: int, default: 8000}
 """
 ANSWERS_FILE = "# Written by Copier\n{{ _copier_answers|to_nice_yaml -}}\n"
 MIGRATE = """\
-import os, pathlib, sys
+import os, sys
 print("a migration has run")
-if "BLOCK" in os.environ:
-    pathlib.Path(os.environ["BLOCK"]).write_text(str(os.getpid()))
-    sys.stdin.close()
-    import time
-    while pathlib.Path(os.environ["BLOCK"]).exists():
-        time.sleep(0.01)
 sys.exit(int(os.environ.get("MIGRATION_EXIT", 0)))
 """
 LINES = "".join(f"line {number}\n" for number in range(1, 21))
@@ -119,12 +119,27 @@ def make_service(template: Path, folder: Path, *, repository: bool = True) -> Pa
 
 
 def marty(folder: Path, *arguments: str, **variables: str) -> Ended:
-    """Run the command in a folder."""
-    environment = {**os.environ, **IDENTITY, "MARTY_TRUST": "1", **variables}
-    ended = subprocess.run(
-        [*MARTY, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    """Run the command in a folder, in this process: starting another takes longer than most commands do."""
+    environment: dict[str, str | None] = {**IDENTITY, "MARTY_TRUST": "1", **variables}
+    with contextlib.chdir(folder):
+        ended = CliRunner().invoke(app, arguments, env=environment)
+    if ended.exception and not isinstance(ended.exception, SystemExit):
+        raise ended.exception
+    return Ended(ended.exit_code, ended.stdout, ended.stderr)
+
+
+def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """Start the command as a process group of its own, as a terminal does."""
+    return subprocess.Popen(
+        [*MARTY, *arguments],
+        cwd=folder,
+        env={**os.environ, **IDENTITY, "MARTY_TRUST": "1", **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
 def content(folder: Path) -> dict[str, tuple[int, bytes]]:

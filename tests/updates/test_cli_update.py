@@ -7,22 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.updates.history import git
-from tests.updates.small import LINES, commit, make_service, make_template, marty, state, write
+from tests.updates.small import LINES, commit, marty, state, write
 
 MINE = LINES.replace("line 2\n", "line deux\n")
 BOTH = LINES.replace("line 20\n", "line vingt\n")
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small template, with its releases tagged."""
-    return make_template(tmp_path_factory.mktemp("small") / "template")
-
-
-@pytest.fixture
-def service(template: Path, tmp_path: Path) -> Path:
-    """A service at the first release."""
-    return make_service(template, tmp_path / "orders")
 
 
 def edit(service: Path, files: dict[str, str]) -> None:

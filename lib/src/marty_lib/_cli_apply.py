@@ -179,10 +179,18 @@ def roll_back(place: Place, journal: Journal) -> None:
             if os.path.lexists(old):
                 (place.folder / path).parent.mkdir(parents=True, exist_ok=True)
                 old.replace(place.folder / path)
+        reset_index(place, journal)
+    shutil.rmtree(state, ignore_errors=True)
+
+
+def reset_index(place: Place, journal: Journal) -> None:
+    """Put the entries of an update in git's index back, where they were changed."""
+    try:
+        git(place.folder, "diff-index", "--cached", "--quiet", journal.head, "--", ".")
+    except GitError:
         names = joined(place.prefix + path for path in journal.touched)
         only = ["--pathspec-from-file=-", "--pathspec-file-nul"]
         git(place.top, "reset", "-q", *only, journal.head, stdin=names, variables={"GIT_LITERAL_PATHSPECS": "1"})
-    shutil.rmtree(state, ignore_errors=True)
 
 
 def update_index(place: Place, copy: Scratch, result: Result, journal: Journal) -> None:

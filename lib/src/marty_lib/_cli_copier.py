@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import copier._main as engine  # its run_update() renders the old version too, but shows it to nobody
 from copier._template import Template
 from copier.errors import CopierError, TaskError, UnsafeTemplateError, UnsupportedVersionError, UserMessageError
 from packaging.version import Version
-from plumbum import ProcessExecutionError
+from plumbum import ProcessExecutionError, local
 
-from marty_lib._cli_answers import Answers
+from marty_lib._cli_answers import FILE, Answers
 from marty_lib._cli_report import Failure, redacted
 
 DEFAULT_TEMPLATE = "gh:org/marty"
@@ -36,6 +37,7 @@ class Update:
         old: the old version, as a number.
         new: the new version, as a number.
         run: makes the update.
+        answer_again: renders nothing but the answers file, with the old version, and returns its folder.
         renders: what `seen` has returned, the old version's first.
     """
 
@@ -44,6 +46,7 @@ class Update:
     old: Version
     new: Version
     run: Callable[[], None]
+    answer_again: Callable[[], Path]
     renders: list[str] = field(default_factory=list)
 
 
@@ -52,19 +55,19 @@ def prepared(
     answers: Answers,
     folder: Path,
     *,
-    to: str | None,
-    data: Mapping[str, Any],
     trust: bool,
-    seen: Callable[[Path], str],
+    to: str | None = None,
+    data: Mapping[str, Any] = MappingProxyType({}),
+    seen: Callable[[Path], str] = str,
 ) -> Iterator[Update]:
     """Find the template's old and new version, and yield the update that leads from one to the other.
 
     Args:
         answers: of the service.
         folder: a repository with the service, which `run()` changes.
+        trust: the template may run code; the project's own always may, and what Copier's settings trust.
         to: the new version; None is the newest release.
         data: answers to change.
-        trust: the template may run code; the project's own always may, and what Copier's settings trust.
         seen: called with the folder of each render that Copier compares with the service.
 
     Raises:
@@ -88,8 +91,25 @@ def prepared(
             if self.dst_path != folder:
                 renders.append(seen(self.dst_path))
 
+    def answer_again() -> Path:
+        target = Path(tempfile.mkdtemp())
+        with Worker(
+            src_path=answers.source,
+            dst_path=target,
+            vcs_ref=answers.version,
+            data=answers.data,
+            defaults=True,
+            quiet=True,
+            unsafe=unsafe,
+            skip_tasks=True,
+            exclude=["*", f"!{FILE}"],
+        ) as again:
+            again.run_copy()
+        return target
+
     unsafe = trust or answers.source == DEFAULT_TEMPLATE
     with (
+        local.env(**os.environ),  # Copier hands its tasks the environment of when it was imported
         copier_errors(answers.source),
         Worker(
             dst_path=folder, vcs_ref=to, data=dict(data), defaults=True, overwrite=True, quiet=True, unsafe=unsafe
@@ -97,8 +117,10 @@ def prepared(
     ):
         with unreachable(answers, answers.version):
             old = worker.subproject.template
-            old_version = old.version if old else None
             assert old is not None  # the answers file names it
+            if old.vcs is None:
+                raise ValueError("no git repository is there")
+            old_version = old.version
             shared[answers.version] = shared[old.commit] = old
         with unreachable(answers, to or "newest release"):
             new, new_version = worker.template, worker.template.version
@@ -108,12 +130,19 @@ def prepared(
                 f"The template {answers.source} has no releases to tell {answers.version} from.",
                 "Tag the template's releases vX.Y.Z.",
             )
-        yield Update(new.local_abspath, str(new.commit), old_version, new_version, worker.run_update, renders)
+        run = worker.run_update
+        yield Update(new.local_abspath, str(new.commit), old_version, new_version, run, answer_again, renders)
 
 
 @contextmanager
-def unreachable(answers: Answers, version: str) -> Iterator[None]:
-    """Tell a template that cannot be had from a version that it does not have."""
+def unreachable(answers: Answers, version: str, *, rendering: bool = False) -> Iterator[None]:
+    """Tell a template that cannot be had from a version that it does not have.
+
+    Args:
+        answers: with the template's address and the recorded version.
+        version: the one that is wanted.
+        rendering: more is done inside than reading the template, so that other errors are something else.
+    """
     try:
         yield
     except UnsupportedVersionError:
@@ -122,6 +151,8 @@ def unreachable(answers: Answers, version: str) -> Iterator[None]:
         said = redacted(str(getattr(error, "stderr", "") or error).strip())
         if any(word in said for word in UNKNOWN):
             raise unknown_version(answers, version) from None
+        if rendering and not isinstance(error, ProcessExecutionError) and "must be a directory" not in said:
+            raise
         raise Failure(
             "unreachable",
             f"The template {answers.source} cannot be read: {said.splitlines()[-1] if said else 'nothing is there'}",

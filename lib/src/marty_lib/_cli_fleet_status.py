@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from marty_lib import _cli_fleet_plan as plans
+from marty_lib._cli_doctor import Finding, in_service
 from marty_lib._cli_fleet_find import Service
-from marty_lib._cli_fleet_processes import Failed, git
+from marty_lib._cli_fleet_processes import Failed
 from marty_lib._cli_fleet_sources import Source
+from marty_lib._cli_report import redacted
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Row:
     version: str
     newest: str
     behind: int | None
-    health: list[str]
+    health: list[Finding]
 
     def as_json(self) -> dict[str, Any]:
         """Return it for a JSON document."""
@@ -45,27 +47,33 @@ def rows(paths: Sequence[Path], *, to: str | None, jobs: int) -> list[Row]:
         Failure: a path is no folder, or no service is there.
     """
     services = plans.services_below(paths)
-    newest: dict[str, tuple[Source, str, str]] = {}
-    for spelled, source in plans.sources_of(services).items():
-        try:
-            newest[spelled] = source, source.target(to), ""
-        except Failed as error:
-            newest[spelled] = source, "", str(error)
+    sources = plans.sources_of(services)
+    targets = {spelled: _target(source, to) for spelled, source in sources.items()}
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(lambda service: _row(service, *newest.get(service.source, (None, "", ""))), services))
+        return list(pool.map(lambda service: _row(service, sources, targets), services))
 
 
-def _row(service: Service, source: Source | None, target: str, problem: str) -> Row:
-    behind = source.behind(service.version, target) if source and target else None
-    health = [each for each in (service.problem, problem) if each]
-    if not health:
-        health = _findings(service)
-    return Row(str(service.folder), service.name, service.kind, service.version, target, behind, health)
+def _target(source: Source, to: str | None) -> str | Finding:
+    """Return the tag to update to; where there is none, what is the matter with the source."""
+    try:
+        return source.target(to)
+    except Failed as error:
+        remedy = "See that you may read it; if it has moved, write its new address as _src_path, and commit."
+        return Finding("unreachable", redacted(f"{source.address}: {error}"), remedy)
 
 
-def _findings(service: Service) -> list[str]:
-    changed = git(service.folder, "status", "--porcelain", "--", ".")
-    return ["not everything is committed"] if changed else []
+def _row(service: Service, sources: dict[str, Source], targets: dict[str, str | Finding]) -> Row:
+    health: list[Finding] = []
+    in_service(service.folder, health)
+    newest, behind = "", None
+    target = targets.get(service.source)
+    if isinstance(target, Finding):
+        health.append(target)
+    elif target:
+        newest, behind = target, sources[service.source].behind(service.version, target)
+    if service.problem and not health:
+        health.append(Finding("not-committed", f"It {service.problem}.", "Commit the service, then try again."))
+    return Row(str(service.folder), service.name, service.kind, service.version, newest, behind, health)
 
 
 def show(found: Sequence[Row]) -> None:
@@ -76,6 +84,7 @@ def show(found: Sequence[Row]) -> None:
     table = Table("service", "kind", "version", "newest", "behind", "health", box=None, pad_edge=False)
     for row in found:
         behind = "?" if row.behind is None else str(row.behind)
-        table.add_row(row.name, row.kind, row.version, row.newest or "?", behind, "; ".join(row.health) or "good")
+        health = ", ".join(finding.code for finding in row.health) or "good"
+        table.add_row(row.name, row.kind, row.version, row.newest or "?", behind, health)
     # What reads a pipe wants whole lines.
     Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)

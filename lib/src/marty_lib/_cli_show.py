@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from marty_lib import _cli_update as work
+from marty_lib._cli_doctor import Health
 from marty_lib._cli_git import Place
+from marty_lib._cli_new import Rendered
 from marty_lib._cli_plan import Plan
 from marty_lib._cli_report import Exit, redacted
 
@@ -73,3 +75,30 @@ def aborted(place: Place) -> tuple[dict[str, Any], Exit]:
         "stash": kept,
         "next": sentences,
     }, Exit.FINE
+
+
+def health(seen: Health) -> None:
+    """Print what the doctor has found."""
+    for each in seen.findings:
+        print(f"{each.code}: {redacted(each.message)}\n  {redacted(each.remedy)}")
+    if seen.version:
+        newest = f", behind the newest, {seen.latest}, by {seen.behind}" if seen.behind else ""
+        print(f"{seen.folder.name} is at {seen.version} of {redacted(seen.template or '')}{newest}.")
+    if not seen.findings:
+        print("Nothing is in the way of an update.")
+
+
+def rendered(made: Rendered) -> None:
+    """Print what was rendered, and what comes next."""
+    name = made.answers.data.get("service_name", made.folder.name)
+    if made.dry:
+        print("\n".join(made.files))
+        print(f"\n{len(made.files)} files would be in {made.folder}; nothing was written.")
+        return
+    print(
+        f"{name} is ready in {made.folder}, from {made.answers.version} of {redacted(made.answers.source)}. Next:\n\n"
+        f"    cd {made.folder}\n"
+        f'    git init && git add . && git commit -m "Render {name} with Marty"\n'
+        "    make dev        # install, then run with embedded defaults: no server needed\n"
+        "    make test       # the service's own tests"
+    )

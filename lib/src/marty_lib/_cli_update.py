@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from marty_lib._cli_apply import Journal, apply, roll_back, undisturbed
 from marty_lib._cli_changes import blobs, marked
 from marty_lib._cli_git import Place, git, line, names
-from marty_lib._cli_plan import Plan, planned
+from marty_lib._cli_plan import Plan, committed_answers, planned
 from marty_lib._cli_report import Failure
 
 SOLVE = [
@@ -27,6 +26,7 @@ def update(place: Place, *, to: str | None, data: Mapping[str, Any], trust: bool
         Failure: it cannot be done; the service is as it was.
     """
     check_no_update(place)
+    committed_answers(place)
     place.check_clean()
     with planned(place, to=to, data=data, trust=trust) as plan:
         if plan.scratch and plan.result and plan.changes:
@@ -116,18 +116,27 @@ def abort(place: Place) -> tuple[Journal, str | None]:
 
 def keep(place: Place, journal: Journal) -> str | None:
     """Stash what the owner has written into the files of an update, such as solved conflicts."""
-    index = {"GIT_INDEX_FILE": str(place.state / "stash"), "GIT_LITERAL_PATHSPECS": "1"}
-    Path(index["GIT_INDEX_FILE"]).unlink(missing_ok=True)
-    git(place.folder, "read-tree", journal.head, variables=index)
-    present = [path for path in journal.touched if os.path.lexists(place.folder / path)]
-    git(place.folder, "add", "--all", "--force", "--", *present, *journal.removed, variables=index)
-    tree = git(place.folder, "write-tree", variables=index).decode().strip()
-    mine = blobs(place.top, tree)
-    theirs = {*blobs(place.top, journal.head).values(), *journal.blobs}
-    if all(mine.get(place.prefix + path) in theirs for path in present):
+    if not edited_since(place, journal):
         return None
-    base = git(place.top, "commit-tree", "-p", journal.head, "-m", "index", f"{journal.head}^{{tree}}").decode().strip()
-    parents = ["-p", journal.head, "-p", base]
-    commit = git(place.top, "commit-tree", *parents, "-m", "marty update --abort", tree).decode().strip()
+    index = {"GIT_INDEX_FILE": str(place.state / "stash"), "GIT_LITERAL_PATHSPECS": "1"}
+    git(place.folder, "read-tree", journal.head, variables=index)
+    paths = [path for path in journal.written if os.path.lexists(place.folder / path)]
+    git(place.folder, "add", "--all", "--force", "--", *paths, *journal.removed, variables=index)
+    tree = git(place.folder, "write-tree", variables=index).decode().strip()
+    base = line(place.top, "commit-tree", "-p", journal.head, "-m", "index", f"{journal.head}^{{tree}}")
+    commit = line(place.top, "commit-tree", "-p", journal.head, "-p", base, "-m", "marty update --abort", tree)
     git(place.top, "stash", "store", "--message", f"marty update --abort ({journal.to})", commit)
     return line(place.top, "stash", "list", "-1", "--format=%gd")
+
+
+def edited_since(place: Place, journal: Journal) -> bool:
+    """Tell whether a file of an update holds something else than before it and after it."""
+    known = {facts.split()[2] for facts in (*blobs(place.top, journal.head).values(), *journal.blobs)}
+    paths = [path for path in journal.touched if os.path.lexists(place.folder / path)]
+    links = [path for path in paths if (place.folder / path).is_symlink()]
+    files = [path for path in paths if path not in links and (place.folder / path).is_file()]
+    found = git(place.folder, "hash-object", "--", *files).decode().split() if files else []
+    for path in links:
+        target = os.fsencode((place.folder / path).readlink())
+        found.append(git(place.folder, "hash-object", "--stdin", stdin=target).decode().strip())
+    return not known.issuperset(found)
