@@ -23,6 +23,7 @@ from . import (
     suite_http,
     suite_ratelimit,
     suite_start,
+    suite_update,
 )
 from .plan import QUICK, Plan
 from .servers import step
@@ -36,6 +37,7 @@ SUITES: dict[str, Callable[[Setting, Plan], str]] = {
     "ratelimit": suite_ratelimit.measure,
     "events": suite_events.measure,
     "start": suite_start.measure,
+    "update": suite_update.measure,
     "fleet": suite_fleet.measure,
 }
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.bench import suite_events, suite_start
+from tests.bench import suite_events, suite_start, suite_update
 from tests.bench.plan import QUICK
 from tests.bench.report import BEGIN, END, PAGE
 from tests.bench.run import SUITES
@@ -68,6 +68,14 @@ def test_import_and_memory_of_each_kind_stand_beside_bare(sections: dict[str, st
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["copier copy", *suite_update.COMMANDS])
+def test_an_update_is_timed_beside_copiers_own(sections: dict[str, str], name: str) -> None:
+    row = re.search(rf"^\| {name} \| ([\d.]+) \([^)]+\) \| ([\d.]+) \| ([\d.]+) \(", sections["update"], re.MULTILINE)
+    assert row, sections["update"]
+    assert all(float(figure) > 0 for figure in row.groups()), row[0]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("services", [1, QUICK.services])
 def test_a_service_of_a_fleet_stands_beside_a_lone_update(sections: dict[str, str], services: int) -> None:
     figures = rf"^\| {services} \| ([\d.]+) \| [\d.]* \| ([\d.]+) \| ([\d.]+) \| (\d+) \| (\d+) \|$"
@@ -77,4 +85,4 @@ def test_a_service_of_a_fleet_stands_beside_a_lone_update(sections: dict[str, st
 
 
 def test_no_suite_goes_untested() -> None:
-    assert {*ROWS, "start", "fleet"} == set(SUITES)
+    assert {*ROWS, "start", "update", "fleet"} == set(SUITES)
