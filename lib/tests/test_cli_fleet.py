@@ -211,6 +211,25 @@ def test_what_cannot_be_done_is_refused_before_anything_is(fleet: Fleet, orders:
     assert branches(orders) == ["main"]
 
 
+def test_that_nobody_could_commit_is_said_first(fleet: Fleet, orders: Path) -> None:
+    fleet.environment = {name: value for name, value in fleet.environment.items() if not name.startswith("GIT_")}
+    nobody = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    git(orders, "config", "user.useConfigOnly", "true")
+    ended = fleet.run(*fleet.updating("--json"), code=3, **nobody)
+
+    assert json.loads(ended.stdout)["error"]["code"] == "no-identity"
+    assert branches(orders) == ["main"]
+
+
+def test_what_is_away_of_an_owner_s_work_trees_is_not_forgotten(fleet: Fleet, orders: Path) -> None:
+    away = fleet.home / "away"
+    git(orders, "worktree", "add", "--quiet", "--detach", str(away))
+    away.rename(fleet.home / "further-away")
+    fleet.update("--no-test")
+
+    assert str(away) in git(orders, "worktree", "list")
+
+
 def test_a_service_that_is_up_to_date_is_left_alone(fleet: Fleet, template: Path) -> None:
     newest = make_repository(template, fleet.services / "orders", "v2.0.0")
 

@@ -48,7 +48,7 @@ class Service:
 def find(paths: Sequence[Path], *, outside: Path | None = None) -> list[Service]:
     """Return the services at or below some folders, in the order of their paths.
 
-    A service that is found in two work trees of one repository is returned once.
+    A service that is found in two work trees of one repository is returned once, the main one first.
 
     Args:
         outside: a folder that is not looked into.
@@ -64,7 +64,9 @@ def find(paths: Sequence[Path], *, outside: Path | None = None) -> list[Service]
     for folder in folders:
         service = read(folder)
         if service:
-            found.setdefault((service.repository or service.folder, service.prefix), service)
+            place = (service.repository or service.folder, service.prefix)
+            if place not in found or (service.top and (service.top / ".git").is_dir()):
+                found[place] = service
     return list(found.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from marty_lib._cli_fleet_processes import Failed, git
 from marty_lib._cli_fleet_sources import Source
 from marty_lib._cli_fleet_update import Task
 from marty_lib._cli_report import Failure
+
+GIT = (2, 38)  # merge-tree --write-tree
 
 
 def services_below(paths: Sequence[Path], *, outside: Path | None = None) -> list[Service]:
@@ -101,6 +104,25 @@ def check_pull_requests(tasks: Sequence[Task]) -> None:
         listed = ", ".join(str(each.parent if each.name == ".git" else each) for each in lacking)
         remedy = f"Add it with git remote add {branches.REMOTE} URL, or leave out --pr."
         raise Failure("no-remote", f"There is no remote {branches.REMOTE!r} to push to in {listed}.", remedy)
+
+
+def check_git(tasks: Sequence[Task]) -> None:
+    """Refuse to begin where no commit could be made at the end.
+
+    Raises:
+        Failure: git is too old, or does not know who commits.
+    """
+    found = re.search(r"\d+\.\d+", git(Path.cwd(), "version"))
+    if not found or tuple(map(int, found[0].split("."))) < GIT:
+        wanted = ".".join(map(str, GIT))
+        raise Failure("git-too-old", f"git {wanted} or newer is needed.", "Upgrade git, then try again.")
+    for repository in sorted({task.group[0] for task in tasks if task.service.head and not task.current}):
+        try:
+            git(repository, "var", "GIT_AUTHOR_IDENT")
+            git(repository, "var", "GIT_COMMITTER_IDENT")
+        except Failed:
+            remedy = "Say it: git config --global user.name NAME, and user.email ADDRESS."
+            raise Failure("no-identity", f"git does not know who commits in {repository}.", remedy) from None
 
 
 def default_folder(paths: Sequence[Path]) -> Path:

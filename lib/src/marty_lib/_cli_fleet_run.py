@@ -99,11 +99,13 @@ def _known(task: Task, journal: Journal) -> Result | None:
 
 @contextmanager
 def _cleared(work: Path, repositories: set[Path]) -> Iterator[None]:
-    """Clear away work trees: before the run what an interrupted one has left, after it all."""
-    trees.remove_old(work, repositories)
+    """Clear away work trees: before the run what a killed one has left, after it what an interruption has."""
     work.mkdir(parents=True, exist_ok=True)
+    if any(work.iterdir()):
+        trees.remove_all(work, repositories)
     try:
         yield
-    finally:
+    except BaseException:
         processes.go()
-        trees.remove_old(work, repositories)
+        trees.remove_all(work, repositories)
+        raise

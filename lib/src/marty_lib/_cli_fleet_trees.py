@@ -7,10 +7,9 @@ What an update has changed is then merged onto the owner's commit: the two have 
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -79,26 +78,34 @@ def work_tree(repository: Path, commit: str, folder: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        remove(repository, folder)
+        with suppress(Stopped):  # the run's end does it
+            remove(repository, folder)
 
 
 def remove(repository: Path, folder: Path) -> None:
-    """Remove a work tree, whatever is left of it, and let the repository forget it."""
-    shutil.rmtree(folder, onerror=_make_writable)
-    with suppress(Failed, Stopped):  # the run's end does it again
-        git(repository, "worktree", "prune")
+    """Remove a work tree, whatever is left of it, and let the repository forget it, and no other that is away."""
+    forget = ("worktree", "remove", "--force", "--force", str(folder))
+    try:
+        git(repository, *forget)
+    except Failed:
+        shutil.rmtree(folder, onerror=_make_writable)
+        with suppress(Failed):  # it was not known
+            git(repository, *forget)
 
 
-def remove_old(folder: Path, repositories: set[Path]) -> None:
-    """Remove what interrupted runs have left in a folder for work trees."""
-    if folder.exists():
-        for left in folder.iterdir():
-            shutil.rmtree(left, onerror=_make_writable)
-        for repository in repositories:
-            git(repository, "worktree", "prune")
+def remove_all(folder: Path, repositories: set[Path]) -> None:
+    """Remove all work trees of a folder, as an interruption has left them."""
+    for repository in repositories:
+        listed = git(repository, "worktree", "list", "--porcelain", "-z").split("\0")
+        for path in (Path(line.removeprefix("worktree ")) for line in listed if line.startswith("worktree ")):
+            if folder in path.parents:
+                remove(repository, path)
+    for left in folder.iterdir():
+        shutil.rmtree(left, onerror=_make_writable)
 
 
-def _make_writable(function: object, path: str, _: object) -> None:
+def _make_writable(function: Callable[[str], object], path: str, _: object) -> None:
     with suppress(OSError):
-        os.chmod(Path(path).parent, 0o700)  # noqa: PTH101
-        os.unlink(path)  # noqa: PTH108
+        for locked in (Path(path).parent, Path(path)):
+            locked.chmod(0o700)
+        function(path)

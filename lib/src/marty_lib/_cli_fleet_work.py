@@ -13,10 +13,10 @@ from typing import Any
 
 from marty_lib import _cli_fleet_plan as plans
 from marty_lib import _cli_fleet_report as report
-from marty_lib._cli_fleet_journal import CONFLICTS, FAILED, TESTS_FAILED, Journal, OtherRun, Result
+from marty_lib._cli_fleet_journal import BRANCH_EXISTS, CONFLICTS, FAILED, TESTS_FAILED, Journal, OtherRun, Result
 from marty_lib._cli_fleet_run import Tell, run
 from marty_lib._cli_fleet_sources import configuration
-from marty_lib._cli_fleet_update import Setup
+from marty_lib._cli_fleet_update import Setup, Task
 from marty_lib._cli_report import Exit, Failure, say
 
 BAD = {CONFLICTS, TESTS_FAILED, FAILED}
@@ -55,7 +55,7 @@ def carry_out(order: Order) -> Done:
     """Update the services.
 
     Raises:
-        Failure: it cannot begin; nothing has been done.
+        Failure: it cannot begin, and nothing has been done; or it cannot go on, and what is done is kept.
         KeyboardInterrupt: it can be resumed.
     """
     began = time.monotonic()
@@ -67,22 +67,32 @@ def carry_out(order: Order) -> Done:
     tasks = plans.tasks_for(services, sources, to=order.to, branch=order.branch)
     if order.pull_requests:
         plans.check_pull_requests(tasks)
+    plans.check_git(tasks)
     with plans.locked(folder), _journal(folder / "journal.jsonl", order) as journal:
-        # All services read the sources' mirrors, so Copier's own need not outlive the run.
-        cache = folder / "cache"
-        setup = Setup(folder, order.test, order.flags, {**configuration(settings), "COPIER_CACHE_DIR": str(cache)})
-        with _telling(len(tasks)) as tell:
-            run(tasks, setup, journal, jobs=order.jobs, pull_requests=order.pull_requests, tell=tell)
-        shutil.rmtree(cache, ignore_errors=True)
-        results = [journal.results[str(task.service.folder)] for task in tasks]
-        seconds = time.monotonic() - began
-        report.write(folder, results, seconds)
+        try:
+            _run(order, tasks, folder, settings, journal)
+            results = [journal.results[str(task.service.folder)] for task in tasks]
+            seconds = time.monotonic() - began
+            report.write(folder, results, seconds)
+        except OSError as error:
+            remedy = "Mend that, then run the same command again: it goes on from here."
+            raise Failure("cannot-write", f"The run has ended early: {error}.", remedy) from None
     document = report.document(results, seconds) | {"report": str(folder / "report.md")}
     return Done(_code(results, order), document, f"{report.summary(results)}. Report: {folder / 'report.md'}")
 
 
+def _run(order: Order, tasks: Sequence[Task], folder: Path, settings: dict[str, str], journal: Journal) -> None:
+    # All services read the sources' mirrors, so Copier's own need not outlive the run.
+    cache = folder / "cache"
+    setup = Setup(folder, order.test, order.flags, {**configuration(settings), "COPIER_CACHE_DIR": str(cache)})
+    with _telling(len(tasks)) as tell:
+        run(tasks, setup, journal, jobs=order.jobs, pull_requests=order.pull_requests, tell=tell)
+    shutil.rmtree(cache, ignore_errors=True)
+
+
 def _code(results: Sequence[Result], order: Order) -> Exit:
-    unproposed = order.pull_requests and any(each.commit and not each.pull_request for each in results)
+    on_branch = [each for each in results if each.commit or each.outcome == BRANCH_EXISTS]
+    unproposed = order.pull_requests and not all(each.pull_request for each in on_branch)
     return Exit.FINDINGS if unproposed or any(each.outcome in BAD for each in results) else Exit.FINE
 
 
