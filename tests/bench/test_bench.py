@@ -78,7 +78,7 @@ def test_an_update_is_timed_beside_copiers_own(sections: dict[str, str], name: s
 @pytest.mark.slow
 @pytest.mark.parametrize("services", [1, QUICK.services])
 def test_a_service_of_a_fleet_stands_beside_a_lone_update(sections: dict[str, str], services: int) -> None:
-    figures = rf"^\| {services} \| ([\d.]+) \| [\d.]* \| ([\d.]+) \| ([\d.]+) \| (\d+) \| (\d+) \|$"
+    figures = rf"^\| {services} \| ([\d.]+) \| [\d.]* \| ([\d.]+) \| ([\d.]+) \| -?[\d.]+ \| (\d+) \| (\d+) \|$"
     row = re.search(figures, sections["fleet"], re.MULTILINE)
     assert row, sections["fleet"]
     assert all(float(figure) > 0 for figure in row.groups()), row[0]
