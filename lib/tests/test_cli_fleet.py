@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from copier._vcs import get_repo
+from marty_lib._cli_fleet_sources import address
 
 from .fleet_kit import Fleet, commit, git, make_repository, make_service, make_template
 
@@ -323,6 +325,23 @@ def test_a_remote_source_is_cloned_once_and_read_from_there(fleet: Fleet, templa
     assert len(served) == 2, "asked for its tags, and cloned"
     updated = git(fleet.services / "orders", "show", f"{BRANCH}:.copier-answers.yml")
     assert f"_src_path: git+file://{template}" in updated
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "gh:org/marty",
+        "gh:/org/marty.git",
+        "gl:org/marty",
+        "https://github.com/org/marty",
+        "https://gitlab.com/org/marty.git",
+        "git+https://example.com/marty",
+        "git@example.com:org/marty.git",
+        "ssh://git@example.com/org/marty.git",
+    ],
+)
+def test_an_address_is_what_copier_gives_to_git(spelled: str) -> None:
+    assert address(spelled) == get_repo(spelled)
 
 
 def test_without_a_terminal_progress_is_a_line_a_service(fleet: Fleet, monorepo: Path) -> None:

@@ -23,6 +23,8 @@ NAMES = ("carts", "mails", "orders", "parcels", "users")
 PASS = 2  # services whose tests do not wait
 DEADLINE = 120.0
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:

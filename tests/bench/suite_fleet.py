@@ -29,7 +29,7 @@ LIMIT = 1.3
 LONE_RUNS = 3  # of each kind, before and after
 MARTY = (sys.executable, "-W", "ignore", "-m", "marty_lib.cli")
 HEAD = """\
-| services | s a service | of lone / CPUs | CPU, s a service | of lone | CPUs that others used | memory, MB | of all, MB |
+| services | s a service | of lone / CPUs | CPU, s a service | of lone | CPUs others used | memory, MB | of all, MB |
 |---|---|---|---|---|---|---|---|
 """
 
