@@ -302,6 +302,17 @@ def test_locked_versions_follow_the_template(fleet: Fleet, orders: Path, tmp_pat
     assert git(orders, "show", f"{BRANCH}:uv.lock") == "two\ngreeting"
 
 
+def test_a_lock_may_need_what_is_beside_the_service(fleet: Fleet, monorepo: Path, tmp_path: Path) -> None:
+    for name in ("carts", "users"):
+        (monorepo / "services" / name / "uv.lock").write_text("old\n")
+    commit(monorepo, "Lock")
+    program(tmp_path / "bin/uv", "cat ../orders/text.txt text.txt >uv.lock")
+    fleet.update("--no-test", code=1, PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+
+    for name in ("carts", "users"):
+        assert git(monorepo, "show", f"{BRANCH}:services/{name}/uv.lock") == "ours\ntwo\ngreeting"
+
+
 def test_a_service_without_a_commit_is_told_from_the_others(fleet: Fleet, template: Path, orders: Path) -> None:
     git(make_service(template, fleet.services / "users"), "init", "--quiet")
     results = fleet.update("--no-test", code=1)

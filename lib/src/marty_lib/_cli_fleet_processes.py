@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from marty_lib._cli_report import redacted
+
 # A hook, make or an activated environment that started us must not reach the repositories of others.
 UNWANTED = (
     "GIT_DIR",
@@ -31,7 +33,10 @@ _stopped = threading.Event()
 
 
 class Failed(Exception):
-    """A program has ended with an error; the text is what it said."""
+    """A program has ended with an error; the text is what it said, without passwords of addresses."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(redacted(said))
 
 
 class Stopped(Exception):

@@ -67,11 +67,11 @@ class Setup:
     def log(self, service: Service) -> Path:
         """Return the file for what the update and the tests of a service say."""
         mark = hashlib.sha256(bytes(service.folder)).hexdigest()[:8]
-        return self.folder / "logs" / f"{service.name}-{mark}.log"
+        return self.folder / "logs" / f"{service.folder.name}-{mark}.log"
 
     def place(self, service: Service) -> Path:
         """Return a new folder for the work tree of a service: what an interrupted run started may still write."""
-        return Path(tempfile.mkdtemp(prefix=f"{service.name}-", dir=self.work))
+        return Path(tempfile.mkdtemp(prefix=f"{service.folder.name}-", dir=self.work))
 
 
 def update(task: Task, setup: Setup) -> Result:
@@ -101,7 +101,8 @@ def _updated(task: Task, setup: Setup, result: Result) -> Result:
     log = setup.log(service)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    start = trees.alone(service)
+    # uv reads the projects around, where a lock is.
+    start = service.head if (service.folder / "uv.lock").exists() else trees.alone(service)
     result = replace(result, start=start, log=str(log))
     with trees.work_tree(repository, start, setup.place(service)) as tree:
         folder = tree / service.prefix
