@@ -124,6 +124,7 @@ def prepared(
             shared[answers.version] = shared[old.commit] = old
         with unreachable(answers, to or "newest release"):
             new, new_version = worker.template, worker.template.version
+            _ = new.config_data  # refuses a Copier that is too old
         if not old_version or not new_version:
             raise Failure(
                 "no-versions",
