@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,12 +13,14 @@ from typing import Any
 import pytest
 import yaml
 from markdown_it import MarkdownIt
+from marty_lib._cli_fleet_journal import BRANCH_EXISTS, CONFLICTS, CURRENT, FAILED, TESTS_FAILED, UPDATED
 
 from tests.conftest import ANSWERS, ROOT
 from tests.e2e.pages import Terminal, blocks, clean_environment
 from tests.updates.history import IDENTITY, copier, git, kinds_of, older, tagged_clone
 
 PAGE = (ROOT / "docs" / "fleet.md").read_text()
+OUTCOMES = [UPDATED, CURRENT, BRANCH_EXISTS, CONFLICTS, TESTS_FAILED, FAILED]
 WORKFLOW = ROOT / ".github" / "workflows" / "fleet.yml"
 KINDS = {"order-service": "minimal", "user-service": "fastapi"}
 
@@ -56,6 +59,18 @@ def test_what_the_page_tells_to_type_works(services: Path) -> None:
         assert branch == "marty/update-v9999.0.0"
         assert "_commit: v9999.0.0" in git(services / name, "show", f"{branch}:.copier-answers.yml")
         assert git(services / name, "status", "--porcelain") == ""
+
+
+def test_the_page_names_every_code_of_a_failure() -> None:
+    sources = [path.read_text() for path in (ROOT / "lib/src/marty_lib").glob("_cli_fleet*.py")]
+    codes = {code for text in sources for code in re.findall(r"Failure\(\s*\"([a-z-]+)\"", text)}
+
+    assert len(codes) > 8
+    assert {code for code in codes if f"`{code}`" not in PAGE} == set()
+
+
+def test_the_page_names_every_outcome() -> None:
+    assert re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE) == OUTCOMES
 
 
 def workflow() -> dict[Any, Any]:

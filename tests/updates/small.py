@@ -95,6 +95,7 @@ def make_template(folder: Path) -> Path:
     folder.mkdir(parents=True)
     git(folder, "init", "--quiet")
     write(folder, {"copier.yml": SETTINGS, "migrate.py": MIGRATE, "CHANGELOG.md": CHANGELOG})
+    write(folder, {"lib/pyproject.toml": '[project]\nname = "marty-lib"\nversion = "1.0.0"\n'})
     write(folder / "template", FIRST)
     commit(folder, "1.0.0")
     git(folder, "tag", "v1.0.0")

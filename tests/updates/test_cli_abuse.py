@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.updates.history import git
-from tests.updates.small import LINES, commit, content, marty, start, state, write
+from tests.updates.small import LINES, commit, content, make_template, marty, start, state, write
 
 ANSWERS = ".copier-answers.yml"
 MINE = LINES.replace("line 2\n", "line deux\n")
@@ -232,6 +232,20 @@ def test_links_mode_bits_and_read_only_files_stay(service: Path) -> None:
     assert "line two" in (service / "text.md").read_text()
     marty(service, "update", "--abort")
     assert state(service) == before
+
+
+@pytest.mark.parametrize("filemode", ["true", "false"])
+def test_a_mode_that_the_template_changes_comes_along(service: Path, tmp_path: Path, filemode: str) -> None:
+    template = make_template(tmp_path / "template")
+    git(template, "update-index", "--chmod=+x", "template/text.md")
+    git(template, "commit", "--quiet", "--message", "2.1.0")
+    git(template, "tag", "v2.1.0")
+    source = next(line for line in (service / ANSWERS).read_text().splitlines() if line.startswith("_src_path"))
+    edited(source, f"_src_path: {template}")(service)
+    git(service, "config", "core.filemode", filemode)
+    ended = marty(service, "update", "--json")
+    assert (ended.code, ended.json["state"]) == (0, "updated"), ended.out
+    assert git(service, "ls-files", "--stage", "text.md").startswith("100755")
 
 
 def test_a_binary_file_of_the_owner_stays(service: Path) -> None:

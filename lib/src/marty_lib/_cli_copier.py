@@ -21,6 +21,7 @@ from packaging.version import Version
 from plumbum import ProcessExecutionError, local
 
 from marty_lib._cli_answers import FILE, Answers
+from marty_lib._cli_git import line
 from marty_lib._cli_report import Failure, redacted
 
 DEFAULT_TEMPLATE = "gh:org/marty"
@@ -33,6 +34,7 @@ class Update:
 
     Args:
         template: a clone of the new version, there while the update is under way.
+        recorded: a clone of the old version.
         to: the new version, a tag or what `git describe` says.
         old: the old version, as a number.
         new: the new version, as a number.
@@ -42,6 +44,7 @@ class Update:
     """
 
     template: Path
+    recorded: Path
     to: str
     old: Version
     new: Version
@@ -75,6 +78,7 @@ def prepared(
     """
     shared: dict[Any, Template] = {}
     renders: list[str] = []
+    modes_in_index = line(folder, "config", "--type=bool", "--default=true", "core.filemode") == "false"
 
     class Worker(engine.Worker):
         """Shares the clones of the template among the renders of an update, and shows the renders."""
@@ -85,6 +89,10 @@ def prepared(
             if ref not in shared:
                 shared[ref] = Template(url=answers.source, ref=ref)
             return shared[ref]
+
+        def _sync_git_index_executable_bit(self, dst_relpath: Path, src_mode: int) -> None:
+            if modes_in_index:  # else Copier asks git for each file whether it must
+                super()._sync_git_index_executable_bit(dst_relpath, src_mode)
 
         def run_copy(self) -> None:
             super().run_copy()
@@ -124,14 +132,16 @@ def prepared(
             shared[answers.version] = shared[old.commit] = old
         with unreachable(answers, to or "newest release"):
             new, new_version = worker.template, worker.template.version
+            _ = new.config_data  # refuses a Copier that is too old
         if not old_version or not new_version:
             raise Failure(
                 "no-versions",
                 f"The template {answers.source} has no releases to tell {answers.version} from.",
                 "Tag the template's releases vX.Y.Z.",
             )
+        clones = new.local_abspath, old.local_abspath
         run = worker.run_update
-        yield Update(new.local_abspath, str(new.commit), old_version, new_version, run, answer_again, renders)
+        yield Update(*clones, str(new.commit), old_version, new_version, run, answer_again, renders)
 
 
 @contextmanager

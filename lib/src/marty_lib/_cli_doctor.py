@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import Version
 
 from marty_lib._cli_answers import FILE, Answers
 from marty_lib._cli_changelog import parsed, releases
@@ -100,7 +101,7 @@ def in_service(folder: Path, findings: list[Finding]) -> tuple[Place | None, Ans
         noted(findings, place.check_clean)
         noted(findings, lambda: check_no_update(place))
     if answers:
-        findings += in_files(folder, answers)
+        findings += in_files(answers)
     if place and answers and (edited := edited_since(place)):
         findings.append(hand_edited(edited))
     return place, answers
@@ -142,36 +143,41 @@ def in_repository(place: Place) -> Iterator[Finding]:
         )
 
 
-def in_files(folder: Path, answers: Answers) -> Iterator[Finding]:
-    """Find what the service's files say that does not fit."""
+def in_files(answers: Answers) -> Iterator[Finding]:
+    """Find what the answers say that works only here."""
     if "://" not in answers.source and RELATIVE.match(answers.source) and not Path(answers.source).is_absolute():
         yield Finding(
             "relative-source",
             f"{FILE} names the template by the relative path {answers.source}, which is another place from elsewhere.",
             "Write its address or its absolute path as _src_path, and commit.",
         )
-    yield from library(folder, answers)
 
 
-def library(folder: Path, answers: Answers) -> Iterator[Finding]:
-    """Compare the library that the service asks for with its template and with what is installed."""
-    version = parsed(answers.version.partition("-")[0])
-    required = requirement(folder / "pyproject.toml")
-    if not required:
-        return
-    if version and not required.specifier.contains(version, prereleases=True):
+def library(folder: Path, template: Path) -> Iterator[Finding]:
+    """Compare the library that the service asks for with its template's own and with what is installed."""
+    required, own = requirement(folder / "pyproject.toml"), version_of(template / "lib" / "pyproject.toml")
+    if required and own and not required.specifier.contains(own, prereleases=True):
         yield Finding(
             "library-version",
-            f"pyproject.toml asks for {required}, which does not fit the template's {answers.version}.",
-            f"Ask for marty-lib>={version.major}.{version.minor},<{version.major + 1} in pyproject.toml.",
+            f"pyproject.toml asks for {required}, which does not fit the template's: it comes with {own}.",
+            f"Ask for marty-lib>={own.major}.{own.minor},<{own.major + 1} in pyproject.toml.",
         )
     installed = importlib.metadata.version("marty-lib")
-    if os.environ.get("VIRTUAL_ENV") == str(folder.resolve() / ".venv") and not required.specifier.contains(installed):
+    in_here = os.environ.get("VIRTUAL_ENV") == str(folder.resolve() / ".venv")
+    if required and in_here and not required.specifier.contains(installed, prereleases=True):
         yield Finding(
             "library-installed",
             f"marty-lib {installed} is installed, but pyproject.toml asks for {required}.",
             "Install what it asks for: make install.",
         )
+
+
+def version_of(project: Path) -> Version | None:
+    """Return the version of a project, if it has one."""
+    try:
+        return parsed(str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def requirement(project: Path) -> Requirement | None:
@@ -223,6 +229,7 @@ def in_template(place: Place, answers: Answers, findings: list[Finding], *, trus
     """
     with scratch(place) as copy, prepared(answers, copy.folder, trust=trust) as update:
         found = update.to, len(releases(update.template, update.old, update.new))
+        findings += library(place.folder, update.recorded)
         again = noted(findings, lambda: rewritten(update))
         if again is not None and again != answers.data:
             edited = [name for name in {**again, **answers.data} if again.get(name) != answers.data.get(name)]

@@ -85,7 +85,7 @@ def new(
         list[str], typer.Argument(help="Kind of the service, and its name or folder.", metavar="[KIND] NAME")
     ],
     template: Annotated[
-        str, typer.Option("--template", metavar="SOURCE", help="The template's address.")
+        str, typer.Option("--template", envvar="MARTY_TEMPLATE", metavar="SOURCE", help="The template's address.")
     ] = "gh:org/marty",
     to: To = None,
     service_name: ask.ServiceName = None,
