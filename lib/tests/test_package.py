@@ -31,6 +31,8 @@ EXTRAS = {
     "aiormq",
     "redis",
     "fakeredis",
+    "copier",
+    "typer",
 }
 
 
@@ -86,6 +88,16 @@ def test_the_lazy_names_are_the_public_ones() -> None:
 
 def test_verifying_tokens_imports_no_web_framework() -> None:
     assert not imported_by("import marty_lib.auth") & {"fastapi", "starlette"}
+
+
+@pytest.mark.parametrize("module", [each for each in MODULES if not each.stem.startswith(("cli", "_cli_"))])
+def test_only_the_command_line_knows_copier_and_typer(module: Path) -> None:
+    nodes = list(ast.walk(ast.parse(module.read_text())))
+    found = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    found |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+
+    assert not {name.split(".")[0] for name in found} & {"copier", "typer"}
+    assert not any(name.startswith(("cli", "_cli_")) for name in imports_of_marty(module))
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -13,7 +13,8 @@ class Plan(NamedTuple):
         seconds: of load on each server in each round.
         first: requests that each server answers before its memory is read, the same for all.
         messages: that each side publishes or consumes in each round.
-        renders: how often the template is rendered.
+        renders: how often the template is rendered, and a service updated alone.
+        services: of the fleet.
     """
 
     rounds: int = 20
@@ -21,6 +22,7 @@ class Plan(NamedTuple):
     first: int = 5000
     messages: int = 4000
     renders: int = 7
+    services: int = 100
 
 
-QUICK = Plan(rounds=2, seconds=0.4, first=500, messages=500, renders=1)
+QUICK = Plan(rounds=2, seconds=0.4, first=500, messages=500, renders=1, services=10)

@@ -13,7 +13,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import report, suite_cache, suite_database, suite_events, suite_grpc, suite_http, suite_ratelimit, suite_start
+from . import (
+    report,
+    suite_cache,
+    suite_database,
+    suite_events,
+    suite_fleet,
+    suite_grpc,
+    suite_http,
+    suite_ratelimit,
+    suite_start,
+    suite_update,
+)
 from .plan import QUICK, Plan
 from .servers import step
 from .setting import Setting
@@ -26,6 +37,8 @@ SUITES: dict[str, Callable[[Setting, Plan], str]] = {
     "ratelimit": suite_ratelimit.measure,
     "events": suite_events.measure,
     "start": suite_start.measure,
+    "update": suite_update.measure,
+    "fleet": suite_fleet.measure,
 }
 
 

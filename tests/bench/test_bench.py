@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.bench import suite_events, suite_start
+from tests.bench import suite_events, suite_start, suite_update
+from tests.bench.plan import QUICK
 from tests.bench.report import BEGIN, END, PAGE
 from tests.bench.run import SUITES
 from tests.conftest import ROOT
@@ -66,5 +67,22 @@ def test_import_and_memory_of_each_kind_stand_beside_bare(sections: dict[str, st
     assert all(float(figure) > 0 for figure in row.groups()), row[0]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["copier copy", *suite_update.COMMANDS])
+def test_an_update_is_timed_beside_copiers_own(sections: dict[str, str], name: str) -> None:
+    row = re.search(rf"^\| {name} \| ([\d.]+) \([^)]+\) \| ([\d.]+) \| ([\d.]+) \(", sections["update"], re.MULTILINE)
+    assert row, sections["update"]
+    assert all(float(figure) > 0 for figure in row.groups()), row[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("services", [1, QUICK.services])
+def test_a_service_of_a_fleet_stands_beside_a_lone_update(sections: dict[str, str], services: int) -> None:
+    figures = rf"^\| {services} \| ([\d.]+) \| [\d.]* \| ([\d.]+) \| ([\d.]+) \| -?[\d.]+ \| (\d+) \| (\d+) \|$"
+    row = re.search(figures, sections["fleet"], re.MULTILINE)
+    assert row, sections["fleet"]
+    assert all(float(figure) > 0 for figure in row.groups()), row[0]
+
+
 def test_no_suite_goes_untested() -> None:
-    assert {*ROWS, "start"} == set(SUITES)
+    assert {*ROWS, "start", "update", "fleet"} == set(SUITES)

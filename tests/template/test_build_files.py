@@ -42,7 +42,7 @@ createLinter().then((lint) => {
   console.log(JSON.stringify(Object.fromEntries(found)));
 });
 """
-REFUSE, ASK = "Refuse what is half-merged", "Ask the Makefile for the image's name"
+ASK = "Ask the Makefile for the image's name"
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -256,74 +256,3 @@ def test_image_is_pushed_to_the_registry_of_the_answers(render: Render, image_re
     code, outputs = bash(script_of(service / ".github/workflows/image.yml", ASK), service, GITHUB_REF_NAME="v1.2.3")
     assert code == 0
     assert outputs == {"name": f"{image_registry}/order-service", "registry": registry, "version": "1.2.3"}
-
-
-# The weekly update --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def refuse(render: Render) -> str:
-    """Return the script that decides whether an update becomes a pull request."""
-    return script_of(render() / ".github/workflows/template-update.yml", REFUSE)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """Return a repository with one commit."""
-    folder = tmp_path / "repository"
-    folder.mkdir()
-    (folder / ".copier-answers.yml").write_text("_commit: v1.2.3\n")
-    (folder / "file").write_text("old\n")
-    git(folder, "init", "--quiet", "--initial-branch=main")
-    commit(folder)
-    return folder
-
-
-def git(folder: Path, *arguments: str) -> None:
-    run("git", "-c", "user.name=Ada", "-c", "user.email=ada@example.com", *arguments, cwd=folder)
-
-
-def commit(folder: Path) -> None:
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message=x")
-
-
-def test_a_clean_update_becomes_a_branch_named_after_its_version(refuse: str, repository: Path) -> None:
-    (repository / "file").write_text("new\n")
-    assert bash(refuse, repository) == (0, {"branch": "template-update/v1.2.3"})
-
-
-def test_nothing_new_becomes_no_branch(refuse: str, repository: Path) -> None:
-    assert bash(refuse, repository) == (0, {})
-
-
-def test_an_unmerged_file_fails_the_update(refuse: str, repository: Path) -> None:
-    git(repository, "switch", "--quiet", "--create", "theirs")
-    (repository / "file").write_text("theirs\n")
-    commit(repository)
-    git(repository, "switch", "--quiet", "main")
-    (repository / "file").write_text("mine\n")
-    commit(repository)
-    with pytest.raises(AssertionError, match="CONFLICT"):
-        git(repository, "merge", "theirs")
-    (repository / "file").write_text("without a marker\n")
-    assert bash(refuse, repository) == (1, {})
-
-
-@pytest.mark.parametrize("name", ["file", "untracked"])
-def test_a_conflict_marker_fails_the_update(refuse: str, repository: Path, name: str) -> None:
-    (repository / name).write_text("<<<<<<< before updating\nmine\n=======\ntheirs\n>>>>>>> after updating\n")
-    assert bash(refuse, repository) == (1, {})
-
-
-def test_a_rejected_hunk_fails_the_update(refuse: str, repository: Path) -> None:
-    (repository / ".gitignore").write_text("*.rej\n")
-    (repository / "file.rej").write_text("@@ -1 +1 @@\n")
-    assert bash(refuse, repository) == (1, {})
-
-
-def test_a_marker_that_was_there_before_fails_no_update(refuse: str, repository: Path) -> None:
-    (repository / "guide").write_text("<<<<<<< this is what a conflict looks like\n")
-    commit(repository)
-    (repository / "file").write_text("new\n")
-    assert bash(refuse, repository) == (0, {"branch": "template-update/v1.2.3"})
