@@ -188,7 +188,7 @@ def reset_index(place: Place, journal: Journal) -> None:
     try:
         git(place.folder, "diff-index", "--cached", "--quiet", journal.head, "--", ".")
     except GitError:
-        names = joined(place.prefix + path for path in journal.touched)
+        names = joined(place.prefix + path for path in {*journal.touched, *journal.conflicts})
         only = ["--pathspec-from-file=-", "--pathspec-file-nul"]
         git(place.top, "reset", "-q", *only, journal.head, stdin=names, variables={"GIT_LITERAL_PATHSPECS": "1"})
 

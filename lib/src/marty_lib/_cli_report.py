@@ -51,4 +51,4 @@ def say(text: str = "") -> None:
 
 def print_json(document: dict[str, Any]) -> None:
     """Print the one document of a command that was called with `--json`."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    print(json.dumps(document, indent=2))
