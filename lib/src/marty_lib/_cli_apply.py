@@ -13,11 +13,10 @@ from pathlib import Path
 
 from marty_lib._cli_changes import Result, blobs, differences
 from marty_lib._cli_git import GitError, Place, git
-from marty_lib._cli_report import Failure
+from marty_lib._cli_report import SIGNALS, Failure
 from marty_lib._cli_scratch import Scratch
 
 JOURNAL = "update.json"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
