@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,12 +15,17 @@ from migrations.repository import committed, git
 def remap(declared: Iterable[Declaration], file: str) -> None:
     """Rewrite HEAD's answers into the answers file, and stage it: else Copier does not see it."""
     old = yaml.safe_load(committed(file))
-    new = dict(old)
-    for each in declared:
-        if isinstance(each, Answer) and each.question in new:
-            change = each.change
-            value = new.pop(each.question)
-            new[each.to or each.question] = change(value) if callable(change) else change.get(value, value)
+    new = remapped(old, declared)
     if new != old:
         Path(file).write_text(yaml.safe_dump(new, allow_unicode=True), encoding="utf-8")
         git("add", "--", file)
+
+
+def remapped(answers: Mapping[str, Any], declared: Iterable[Declaration]) -> dict[str, Any]:
+    """Return answers as the newest of the declared releases asks them."""
+    new = dict(answers)
+    for each in declared:
+        if isinstance(each, Answer) and each.question in new:
+            change, value = each.change, new.pop(each.question)
+            new[each.to or each.question] = change(value) if callable(change) else change.get(value, value)
+    return new

@@ -49,12 +49,13 @@ def answers(text: bytes) -> dict[str, Any]:
     return {name: value for name, value in (yaml.safe_load(text) or {}).items() if not name.startswith("_")}
 
 
-def removed() -> bool:
-    """Tell whether a file that was committed once is gone: deleted or renamed. A shallow clone may not know."""
+def removed(file: str) -> bool:
+    """Tell whether a file that came with a commit of the answers file is gone: deleted or renamed, by whomever."""
     if git("rev-parse", "--is-shallow-repository").strip() == b"true":
-        return True
-    log = git("log", "-z", "--format=", "--no-renames", "--diff-filter=D", "--name-only", "--relative", "--", ".")
-    return not tracked().keys() >= set(names(log))
+        return True  # it may be
+    commits = git("log", "--format=%H", "--", file).decode().split()
+    shown = ("--format=", "--no-renames", "--diff-filter=A", "--name-only", "--relative", *commits, "--", ".")
+    return not tracked().keys() >= set(names(git("show", "-z", *shown)))
 
 
 def has_crlf() -> bool:

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from migrations.answers import remap
 from migrations.carry import carry, new_paths, say
 from migrations.releases import Key, between
-from migrations.repository import answers, committed, has_crlf, removed
+from migrations.repository import answers, committed, git, has_crlf, removed
 
 
 def main(stage: str, template: str, file: str) -> None:
@@ -38,7 +38,7 @@ def main(stage: str, template: str, file: str) -> None:
     old, new = answers(committed(file)), answers(Path(file).read_bytes())
     changed = any(new.get(question) != answer for question, answer in old.items())
     same = os.environ["VERSION_FROM"] == os.environ["VERSION_TO"]
-    if changed or (not same and (declared or removed() or has_crlf())):
+    if changed or (not same and (declared or removed(file) or has_crlf())):
         with rendered(template, "FROM", old) as base, rendered(template, "TO", new) as theirs:
             carry(base, theirs, new_paths(declared, package(old), package(new)), but=file)
     set_keys([each for each in declared if isinstance(each, Key)], package(new))
@@ -50,13 +50,19 @@ def package(answers: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def rendered(template: str, version: str, answers: dict[str, Any]) -> Iterator[Path]:
-    """Render the service aside, and yield the folder; `template` is Copier's clone, which has every release."""
+    """Render the service aside, and yield the folder; `template` is Copier's clone, which knows every release.
+
+    The clone may be a partial one, from which nothing can be cloned again: so it is asked for a tree of its own.
+    """
     from copier import run_copy  # slow to import, and rarely needed
 
-    with tempfile.TemporaryDirectory(prefix="marty-migration-") as folder:
-        commit = os.environ[f"VERSION_{version}"]
-        run_copy(template, folder, answers, vcs_ref=commit, defaults=True, overwrite=True, quiet=True, unsafe=True)
-        yield Path(folder)
+    with tempfile.TemporaryDirectory(prefix="marty-migration-") as aside:
+        source, service = Path(aside, "template"), Path(aside, "service")
+        command = ("worktree", "add", "--quiet", "--detach", "--force", str(source), os.environ[f"VERSION_{version}"])
+        git("-C", template, "-c", f"core.hooksPath={os.devnull}", *command)
+        (source / ".git").unlink()
+        run_copy(str(source), service, answers, defaults=True, quiet=True, unsafe=True)
+        yield service
 
 
 def set_keys(keys: list[Key], package: str) -> None:

@@ -45,11 +45,11 @@ class Template:
         git(self.folder, "commit", "--quiet", "--allow-empty", "--message", version)
         git(self.folder, "tag", f"v{version}")
 
-    def render(self, service: Path, version: str, **answers: Any) -> Path:
-        """Render a release into a repository, and commit it."""
+    def render(self, service: Path, version: str, *, url: str = "", **answers: Any) -> Path:
+        """Render a release into a repository, and commit it; the template is cloned from its folder, or a URL."""
         data = {"service_name": "order-service"} | answers
         quiet = {"vcs_ref": f"v{version}", "defaults": True, "quiet": True, "unsafe": True}
-        run_copy(str(self.folder), service, data, **quiet)  # type: ignore[arg-type]
+        run_copy(url or str(self.folder), service, data, **quiet)  # type: ignore[arg-type]
         git(service, "init", "--quiet")
         return commit(service, {})
 

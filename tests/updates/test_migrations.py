@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from migrations.releases import Answer, Rename, between
+from migrations.releases import Answer, Declaration, Rename, between
 from tests.conftest import ROOT
 from tests.updates.history import git
 from tests.updates.small import Template, commit, tree, update
@@ -210,6 +210,19 @@ def test_a_service_that_is_renamed_keeps_the_edits_in_its_package(tmp_path: Path
     assert not (service / "src/order_service").exists()
 
 
+def test_a_template_that_is_cloned_from_afar_is_rendered_aside_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COPIER_CACHE_DIR", str(tmp_path / "cache"))
+    template = Template(tmp_path / "template")
+    template.release("1.0.0", {"old.txt": LINES})
+    service = template.render(tmp_path / "service", "1.0.0", url=f"git+file://{template.folder}")
+    commit(service, {"old.txt": OURS})
+    template.release("2.0.0", {"old.txt": None, "new.txt": THEIRS}, "Rename('old.txt', 'new.txt')")
+    update(service)
+    assert (service / "new.txt").read_text() == BOTH
+
+
 def test_what_an_other_answer_removes_stays_where_it_has_edits(tmp_path: Path) -> None:
     template = Template(tmp_path / "template")
     template.questions["mesh"] = {"type": "str", "default": "istio"}
@@ -316,6 +329,6 @@ def test_without_uv_and_parsers_the_owner_is_told_what_to_set(tmp_path: Path) ->
 
 
 def test_only_the_releases_between_two_versions_count_in_their_order() -> None:
-    table = {"0.10.0": [Rename("b", "c")], "0.9.0": [Answer("x")], "1.0.0": [Rename("c", "d")]}
-    assert between("0.8.0", "0.10.0", table) == [table["0.9.0"][0], Rename("b", "c")]  # type: ignore[arg-type]
-    assert not between("0.10.0", "0.10.0", table)  # type: ignore[arg-type]
+    table: dict[str, list[Declaration]] = {"0.10.0": [Rename("b", "c")], "0.9.0": [Answer("x")], "1.0.0": []}
+    assert between("0.8.0", "0.10.0", table) == [table["0.9.0"][0], Rename("b", "c")]
+    assert not between("0.10.0", "0.10.0", table)
