@@ -15,7 +15,7 @@ from pathlib import Path
 
 from migrations.merging import File, merge, other_endings
 from migrations.releases import Declaration, Rename
-from migrations.repository import committed, mark_merged, mark_unmerged, tracked, unmerged, work_since
+from migrations.repository import Work, committed, mark_merged, mark_unmerged, tracked, unmerged
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Move:
         return self.new if self.kept == self.old else self.kept
 
 
-def carry(base: Path, theirs: Path, new_path: Callable[[str], str], *, but: str) -> None:
-    """Merge what Copier does not; `base` and `theirs` are renders, `but` is the answers file."""
-    head, work, unsolved = tracked(), work_since(base), unmerged()
+def carry(base: Path, theirs: Path, work: Work, new_path: Callable[[str], str], *, but: str) -> None:
+    """Merge what Copier does not; `base` and `theirs` are renders, `work` is the owner's, `but` the answers file."""
+    head, unsolved = tracked(), unmerged()
     rendered = files(base) - {but}
     for old in sorted(rendered):
         move = Move(old, work.renamed.get(old, old), new_path(old))

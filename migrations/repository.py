@@ -34,9 +34,9 @@ def prefix() -> str:
 
 
 def tracked() -> dict[str, str]:
-    """Return path and mode of each file that HEAD has in this folder."""
-    listed = names(git("ls-tree", "-r", "-z", "HEAD", "--", "."))
-    return {line.partition("\t")[2]: line[:6] for line in listed}
+    """Return path and mode of each file that HEAD has in this folder; submodules are no files."""
+    listed = [line.partition("\t") for line in names(git("ls-tree", "-r", "-z", "HEAD", "--", "."))]
+    return {path: entry[:6] for entry, _, path in listed if " blob " in entry}
 
 
 def committed(path: str) -> bytes:
@@ -49,10 +49,14 @@ def answers(text: bytes) -> dict[str, Any]:
     return {name: value for name, value in (yaml.safe_load(text) or {}).items() if not name.startswith("_")}
 
 
-def removed(file: str) -> bool:
-    """Tell whether a file that came with a commit of the answers file is gone: deleted or renamed, by whomever."""
-    if git("rev-parse", "--is-shallow-repository").strip() == b"true":
-        return True  # it may be
+def may_lack_files(file: str) -> bool:
+    """Tell whether a file that came with a commit of the answers file may be gone: deleted or renamed, by whomever.
+
+    A shallow clone or a single commit, as `marty update` makes one, does not tell: then it may.
+    """
+    history = git("rev-list", "--max-count=2", "HEAD").split()
+    if len(history) < 2 or git("rev-parse", "--is-shallow-repository").strip() == b"true":
+        return True
     commits = git("log", "--format=%H", "--", file).decode().split()
     shown = ("--format=", "--no-renames", "--diff-filter=A", "--name-only", "--relative", *commits, "--", ".")
     return not tracked().keys() >= set(names(git("show", "-z", *shown)))

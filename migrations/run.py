@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from migrations.answers import remap
 from migrations.carry import carry, new_paths, say
-from migrations.releases import Key, between
-from migrations.repository import answers, committed, git, has_crlf, removed
+from migrations.releases import Declaration, Key, between
+from migrations.repository import answers, committed, git, has_crlf, may_lack_files, work_since
 
 
 def main(stage: str, template: str, file: str) -> None:
@@ -36,12 +36,24 @@ def main(stage: str, template: str, file: str) -> None:
         remap(declared, file)
         return
     old, new = answers(committed(file)), answers(Path(file).read_bytes())
-    changed = any(new.get(question) != answer for question, answer in old.items())
-    same = os.environ["VERSION_FROM"] == os.environ["VERSION_TO"]
-    if changed or (not same and (declared or removed(file) or has_crlf())):
-        with rendered(template, "FROM", old) as base, rendered(template, "TO", new) as theirs:
-            carry(base, theirs, new_paths(declared, package(old), package(new)), but=file)
+    keep_work(declared, template, file, old, new)
     set_keys([each for each in declared if isinstance(each, Key)], package(new))
+
+
+def keep_work(declared: list[Declaration], template: str, file: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Carry over what Copier would lose, where there may be such; the renders that it takes are the dear part."""
+    changed = any(new.get(question) != answer for question, answer in old.items())
+    if not changed and os.environ["VERSION_FROM"] == os.environ["VERSION_TO"]:
+        return
+    needed = changed or bool(declared) or has_crlf()
+    if not needed and not may_lack_files(file):
+        return
+    with contextlib.ExitStack() as renders:
+        base = renders.enter_context(rendered(template, "FROM", old))
+        work = work_since(base)
+        if needed or work.renamed:
+            theirs = renders.enter_context(rendered(template, "TO", new))
+            carry(base, theirs, work, new_paths(declared, package(old), package(new)), but=file)
 
 
 def package(answers: dict[str, Any]) -> str:

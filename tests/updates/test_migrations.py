@@ -15,7 +15,7 @@ import yaml
 from migrations.releases import Answer, Declaration, Rename, between
 from tests.conftest import ROOT
 from tests.updates.history import git
-from tests.updates.small import Template, commit, tree, update
+from tests.updates.made_template import Template, commit, tree, update
 
 LINES = "".join(f"line {number}\n" for number in range(1, 12))
 THEIRS = LINES.replace("line 2\n", "line 2 of theirs\n")
@@ -173,6 +173,19 @@ def test_a_release_without_declarations_leaves_all_to_copier(tmp_path: Path) -> 
     template.release("2.0.0", {"a.txt": THEIRS})
     update(service)
     assert (service / "a.txt").read_text() == BOTH
+
+
+@pytest.mark.parametrize("history", ["a commit of its own", "one commit for all"])
+def test_a_release_without_declarations_follows_the_owner_too(tmp_path: Path, history: str) -> None:
+    template = Template(tmp_path / "template")
+    template.release("1.0.0", {"a.txt": LINES})
+    service = commit(template.render(tmp_path / "service", "1.0.0"), {"a.txt": None, "own/b.txt": OURS})
+    if history == "one commit for all":
+        git(service, "update-ref", "HEAD", git(service, "commit-tree", "-m", "All", "HEAD^{tree}").strip())
+    template.release("2.0.0", {"a.txt": THEIRS})
+    update(service)
+    assert (service / "own/b.txt").read_text() == BOTH
+    assert not (service / "a.txt").exists()
 
 
 def test_a_service_below_the_top_of_its_repository_is_updated_alike(tmp_path: Path) -> None:
