@@ -26,12 +26,14 @@ REQUIRED = ("author_name", "author_email", "service_name")
 def copier(destination: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `copier copy --defaults` as a user would, and return how it ended."""
     command = [sys.executable, "-W", "ignore", "-m", "copier", "copy", "--defaults", "--vcs-ref=HEAD", *arguments]
-    return run([*command, str(ROOT), str(destination)], **variables)
+    return run([*command, str(ROOT), str(destination)], cwd=destination.parent, **variables)
 
 
-def run(command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | variables
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
 
 
 @cache

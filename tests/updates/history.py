@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -17,6 +19,8 @@ IDENTITY = {
     "GIT_COMMITTER_NAME": "Owner",
     "GIT_COMMITTER_EMAIL": "owner@example.com",
 }
+PARTS = ("copier.yml", "template", "extensions", "migrations")
+NEWEST = "9999.0.0"  # what the working tree is tagged with, as the next release would be
 VERSION = re.compile(r'^version = "(\d+\.\d+\.\d+)"$', re.MULTILINE)
 KIND = re.compile(r'^    "([a-z-]+)": frozenset', re.MULTILINE)
 
@@ -39,11 +43,10 @@ def releases() -> dict[str, str]:
 
 def older() -> dict[str, str]:
     """Return the releases whose template is not the one of the working tree."""
-    parts = ("copier.yml", "template", "extensions", "migrations")
     return {
         version: commit
         for version, commit in releases().items()
-        if git(ROOT, "diff", "--name-only", commit, "--", *parts)
+        if git(ROOT, "diff", "--name-only", commit, "--", *PARTS)
     }
 
 
@@ -51,6 +54,15 @@ def kinds_of(commit: str) -> list[str]:
     """Return the kinds of service that a commit renders."""
     rows = git(ROOT, "show", f"{commit}:extensions/kinds.py").partition("KINDS")[2].partition("\n}")[0]
     return KIND.findall(rows)
+
+
+def exported(commit: str, folder: Path) -> Path:
+    """Write the template of a commit into a folder, without its history."""
+    archive = ["git", "-C", str(ROOT), "archive", commit, *PARTS, "lib/pyproject.toml"]
+    printed = subprocess.run(archive, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(printed)) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
 
 
 def tagged_clone(folder: Path) -> Path:
@@ -70,7 +82,7 @@ def tagged_clone(folder: Path) -> Path:
             target.unlink(missing_ok=True)
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--allow-empty", "--message", "The working tree")
-    git(folder, "tag", "v9999.0.0")
+    git(folder, "tag", f"v{NEWEST}")
     return folder
 
 

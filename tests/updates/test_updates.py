@@ -1,19 +1,34 @@
-"""`copier update` from every release: nothing of the owner's is lost, and the service still works."""
+"""`copier update` from every release: nothing of the owner's is lost, and the service still works.
+
+Each release and kind is updated once, with all edits that do not touch each other and with changed answers. The result
+is compared with a new render that got the same edits. So linter, types and tests of a kind need only run once, after
+the update from the newest release that has it: the trees after all other updates are equal to that one.
+"""
 
 from __future__ import annotations
 
-import subprocess
+import shutil
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+from copier import run_copy, run_update
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tests.conftest import ANSWERS, make
-from tests.updates.history import copier, git, kinds_of, older, tagged_clone
+from migrations.carry import new_paths
+from migrations.releases import between
+from tests.conftest import ANSWERS, ROOT, make
+from tests.template.questions import questions, valid_answers
+from tests.updates.edits import DELETED, PACKAGE, RENAMED, TOKENS, Owner, append
+from tests.updates.guards import differing
+from tests.updates.history import NEWEST, copier, exported, git, kinds_of, older, tagged_clone
 
-OLD = list(older())
-SERVICES = [(version, kind) for version, commit in older().items() for kind in kinds_of(commit)]
-MARKERS = ("<<<<<<< ", ">>>>>>> ")
-OVERLAYS = {True: "k8s/overlays/dev", False: "k8s/overlays/development"}
+OLD = older()
+SERVICES = [(version, kind) for version, commit in OLD.items() for kind in kinds_of(commit)]
+NEWEST_OF_KIND = {kind: version for version, kind in SERVICES}
+CHANGED = {"namespace": "parcels", "domain": "parcels.example.com", "image_registry": "registry.example.com/parcels"}
+MARKERS = (b"<<<<<<< ", b">>>>>>> ")
 
 
 @pytest.fixture(scope="session")
@@ -22,137 +37,149 @@ def template_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tagged_clone(tmp_path_factory.mktemp("history") / "marty")
 
 
-def rendered(history: Path, folder: Path, version: str, **answers: str) -> Path:
+def rendered(history: Path, service: Path, version: str, **answers: Any) -> Path:
     """Render a release into a repository and commit it, as the README says."""
-    service = folder / "order-service"
-    data = [f"--data={name}={value}" for name, value in {**ANSWERS, **answers}.items()]
-    arguments = ["copy", "--trust", "--defaults", "--quiet", f"--vcs-ref=v{version}", *data, str(history), str(service)]
-    ended = copier(*arguments, cwd=folder)
-    assert ended.returncode == 0, ended.stderr
+    data = {**ANSWERS, **answers}
+    run_copy(str(history), service, data, vcs_ref=f"v{version}", defaults=True, quiet=True, unsafe=True)
     git(service, "init", "--quiet")
-    commit(service, "Render")
+    return commit(service, "Render")
+
+
+def commit(service: Path, message: str) -> Path:
+    git(service, "add", "--all")
+    git(service, "commit", "--quiet", "--allow-empty", "--message", message)
     return service
 
 
-def commit(service: Path, message: str) -> None:
-    git(service, "add", "--all")
-    git(service, "commit", "--quiet", "--message", message)
-
-
-def replace(file: Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert old in text, f"{file} has no {old!r} to edit"
-    file.write_text(text.replace(old, new, 1))
-
-
-def edit(service: Path, overlay: str) -> None:
-    """Do what owners do: edit here and there, add, delete."""
-    with (service / "README.md").open("a") as readme:
-        readme.write("\n## Our own section\n\nCall the owner at night.\n")
-    replace(
-        service / "src/order_service/app.py", "    return app\n", "    app.health.add('ours', ours)\n    return app\n"
-    )
-    replace(
-        service / "src/order_service/app.py",
-        "def create_app",
-        'async def ours() -> None:\n    """Always fine."""\n\n\ndef create_app',
-    )
-    replace(service / "pyproject.toml", "dependencies = [\n", 'dependencies = [\n  "tomli-w>=1",\n')
-    (service / "src/order_service/ours.py").write_text(
-        '"""Our own file."""\n\nimport tomli_w\n\nTEXT = tomli_w.dumps({"ours": 1})\n'
-    )
-    (service / "tests/unit/test_ours.py").write_text(
-        '"""Our own test."""\n\nfrom order_service.ours import TEXT\n\n\n'
-        'def test_ours() -> None:\n    assert TEXT == "ours = 1\\n"\n'
-    )
-    replace(service / overlay / "kustomization.yaml", "LOG_LEVEL=debug", "LOG_LEVEL=warning")
-    (service / overlay / "ours.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: ours\n")
-    replace(service / overlay / "kustomization.yaml", "  - ../../base\n", "  - ../../base\n  - ours.yaml\n")
-    (service / "docs/ANALYTICS.md").unlink()
-    commit(service, "What we did")
+def update(service: Path, **answers: str) -> str:
+    """Run `copier update` as an owner does, and return what it says."""
+    data = [f"--data={name}={value}" for name, value in answers.items()]
+    ended = copier("update", "--trust", "--defaults", *data, cwd=service)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stderr
 
 
 def conflicts(service: Path) -> list[str]:
     """Return the files with conflict markers, rejected hunks or unmerged entries."""
     unmerged = git(service, "ls-files", "--unmerged").split("\n")[:-1]
-    files = git(service, "ls-files", "--cached", "--others", "--exclude-standard").split("\n")[:-1]
-    marked = [
-        name
-        for name in files
-        if (service / name).is_file()
-        and any(line.startswith(MARKERS) for line in (service / name).read_text().split("\n"))
-    ]
-    return [*unmerged, *marked, *(name for name in files if name.endswith(".rej"))]
+    names = set(git(service, "ls-files", "--cached", "--others", "--exclude-standard").split("\n")[:-1])
+    files = [service / name for name in names if (service / name).is_file()]
+    marked = [file.name for file in files if any(line.startswith(MARKERS) for line in file.read_bytes().split(b"\n"))]
+    return [*unmerged, *marked, *(file.name for file in files if file.suffix == ".rej")]
 
 
-def test_the_history_holds_two_releases_at_least() -> None:
-    assert len(OLD) >= 2
-    assert SERVICES[:2] == [("0.1.0", "fastapi"), ("0.1.0", "minimal")]
+class Updated(NamedTuple):
+    """A service after the update, and what it should be: a new render that got the same edits."""
+
+    service: Path
+    expected: Path
+
+
+def group(version: str, kind: str) -> Any:
+    mark = pytest.mark.xdist_group(f"update-{version}-{kind}")
+    return pytest.param((version, kind), id=f"{version}-{kind}", marks=mark)
+
+
+@pytest.fixture(scope="module", params=[group(*service) for service in SERVICES])
+def updated(
+    template_history: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Updated:
+    """One release and kind, edited and updated."""
+    version, kind = request.param
+    folder = tmp_path_factory.mktemp("update")
+    declared = between(version, NEWEST)
+    service = rendered(template_history, folder / "service", version, service_kind=kind, mesh="istio")
+    expected = rendered(template_history, folder / "new", NEWEST, service_kind=kind, mesh="linkerd", **CHANGED)
+    Owner(service, lambda path: path, declared).do_everything()
+    Owner(expected, new_paths(declared, PACKAGE, PACKAGE), declared).do_everything()
+    update(commit(service, "What we did"), mesh="linkerd", **CHANGED)
+    return Updated(service, expected)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("version", "kind"), SERVICES)
-def test_an_update_keeps_every_edit_and_the_tests_green(
-    template_history: Path, tmp_path: Path, version: str, kind: str
-) -> None:
-    service = rendered(template_history, tmp_path, version, service_kind=kind, mesh="istio")
-    edit(service, OVERLAYS[(service / "k8s/overlays/dev").exists()])
-    ended = copier("update", "--trust", "--defaults", cwd=service)
-    assert ended.returncode == 0, ended.stderr
+class TestAnUpdateOfAnEditedService:
+    """From every release, for every kind."""
 
-    assert not conflicts(service)
-    assert "Call the owner at night." in (service / "README.md").read_text()
-    assert "app.health.add('ours', ours)" in (service / "src/order_service/app.py").read_text()
-    assert "tomli-w>=1" in (service / "pyproject.toml").read_text()
-    assert not (service / "docs/ANALYTICS.md").exists()
-    assert not (service / "k8s/overlays/dev").exists()
-    overlay = (service / "k8s/overlays/development/kustomization.yaml").read_text()
-    assert "LOG_LEVEL=warning" in overlay
-    assert "  - ours.yaml\n" in overlay
-    assert (service / "k8s/overlays/development/ours.yaml").exists()
-    make(service, "manifests")
+    def test_leaves_nothing_unmerged(self, updated: Updated) -> None:
+        assert not conflicts(updated.service)
+
+    def test_keeps_every_edit(self, updated: Updated) -> None:
+        for name, token in TOKENS.items():
+            assert token.encode() in (updated.service / name).read_bytes(), name
+        assert not [name for name in (DELETED, RENAMED[0]) if (updated.service / name).exists()]
+
+    def test_is_a_new_render_with_the_same_edits(self, updated: Updated) -> None:
+        assert not differing(commit(updated.service, "Update"), updated.expected)
+
+    def test_changes_nothing_when_it_is_repeated(self, updated: Updated) -> None:
+        commit(updated.service, "Update")
+        run_update(updated.service, defaults=True, overwrite=True, quiet=True, unsafe=True)
+        assert not git(updated.service, "status", "--porcelain")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", NEWEST_OF_KIND)
+def test_after_an_update_lint_types_and_tests_are_green(template_history: Path, tmp_path: Path, kind: str) -> None:
+    version = NEWEST_OF_KIND[kind]
+    service = rendered(template_history, tmp_path / "order-service", version, service_kind=kind, mesh="istio")
+    Owner(service, lambda path: path, between(version, NEWEST)).do_everything()
+    update(commit(service, "What we did"))
+    make(service, "lint", "typecheck", "manifests")
     make(service, "test", "PYTEST_FLAGS=")
-    assert "_commit: v9999.0.0" in (service / ".copier-answers.yml").read_text()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("version", OLD)
-def test_an_update_of_an_untouched_service_equals_a_new_render(
-    template_history: Path, tmp_path: Path, version: str
-) -> None:
-    service = rendered(template_history, tmp_path, version, mesh="linkerd")
-    assert copier("update", "--trust", "--defaults", cwd=service).returncode == 0
-    (tmp_path / "new").mkdir()
-    new = rendered(template_history, tmp_path / "new", "9999.0.0", mesh="linkerd")
-    difference = ["diff", "--recursive", "--exclude=.git", str(service), str(new)]
-    ended = subprocess.run(difference, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stdout
 
 
 @pytest.mark.slow
 def test_an_edit_that_clashes_in_a_renamed_file_is_shown_as_a_conflict(template_history: Path, tmp_path: Path) -> None:
-    git(tmp_path, "clone", "--quiet", str(template_history), "later")
-    replace(
-        tmp_path / "later/template/k8s/overlays/development/kustomization.yaml.jinja",
-        "LOG_LEVEL=debug",
-        "LOG_LEVEL=info",
-    )
-    git(tmp_path / "later", "commit", "--quiet", "--all", "--message", "Log less")
-    git(tmp_path / "later", "tag", "v9999.1.0")
-    service = rendered(tmp_path / "later", tmp_path, "0.1.0")
-    replace(service / "k8s/overlays/dev/kustomization.yaml", "LOG_LEVEL=debug", "LOG_LEVEL=error")
-    commit(service, "Log errors only")
-    ended = copier("update", "--trust", "--defaults", cwd=service)
-    new = "k8s/overlays/development/kustomization.yaml"
-    assert f"conflict in {new}" in ended.stderr
-    assert "<<<<<<< before updating" in (service / new).read_text()
-    assert new in git(service, "ls-files", "--unmerged")
+    later = tmp_path / "later"
+    git(tmp_path, "clone", "--quiet", str(template_history), str(later))
+    for name in ("k8s/overlays/development/kustomization.yaml.jinja", "k8s/overlays/staging/kustomization.yaml.jinja"):
+        append(later / "template" / name, "# of the template\n")
+    git(later, "commit", "--quiet", "--all", "--message", "Say whose it is")
+    git(later, "tag", "v9999.1.0")
+    service = rendered(later, tmp_path / "service", "0.1.0")
+    append(service / "k8s/overlays/dev/kustomization.yaml", "# of ours\n")
+    append(service / "k8s/overlays/staging/kustomization.yaml", "# of ours\n")
+    said = update(commit(service, "Say whose it is"))
+    assert "conflict in k8s/overlays/development/kustomization.yaml" in said
+    for name in ("k8s/overlays/development/kustomization.yaml", "k8s/overlays/staging/kustomization.yaml"):
+        text = (service / name).read_text()
+        assert "<<<<<<< before updating\n# of ours\n" in text
+        assert "# of the template\n>>>>>>> after updating\n" in text
+        assert name in git(service, "diff", "--name-only", "--diff-filter=U").split()
+    assert len(set(git(service, "diff", "--name-only", "--diff-filter=U").split())) == 2
 
 
 @pytest.mark.slow
 def test_a_deleted_file_stays_deleted_under_its_new_name(template_history: Path, tmp_path: Path) -> None:
-    service = rendered(template_history, tmp_path, "0.1.0")
+    service = rendered(template_history, tmp_path / "service", "0.1.0")
     git(service, "rm", "-r", "--quiet", "k8s/overlays/dev")
-    commit(service, "We have no development cluster")
-    assert copier("update", "--trust", "--defaults", cwd=service).returncode == 0
+    update(commit(service, "We have no development cluster"))
     assert not (service / "k8s/overlays/development").exists()
+
+
+def old_services(templates: dict[str, Path]) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
+    """Return a strategy for a release and answers that are valid there."""
+    return st.sampled_from(sorted(templates)).flatmap(
+        lambda version: st.tuples(st.just(version), valid_answers(questions(templates[version])))
+    )
+
+
+@pytest.mark.slow
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_was_answered_an_untouched_service_becomes_a_new_render(
+    template_history: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    templates = {version: exported(commit, folder / version) for version, commit in OLD.items()}
+    version, answers = data.draw(old_services(templates))
+    service = rendered(template_history, folder / "service", version, **answers)
+    run_update(service, defaults=True, overwrite=True, quiet=True, unsafe=True)
+    assert not conflicts(service)
+    commit(service, "Update")
+    recorded = questions(ROOT).keys() & (ANSWERS | answers).keys()
+    new = rendered(template_history, folder / "new", NEWEST, **{name: (ANSWERS | answers)[name] for name in recorded})
+    assert not differing(service, new)
+    run_update(service, defaults=True, overwrite=True, quiet=True, unsafe=True)
+    assert not git(service, "status", "--porcelain")
+    shutil.rmtree(folder)
