@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,11 @@ def test_no_object_is_built_twice() -> None:
         (group_of(each), each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in stack()
     ]
     assert len(names) == len(set(names))
+
+
+def test_no_object_is_larger_than_what_kubectl_remembers_of_it() -> None:
+    # `kubectl apply` keeps the whole object in an annotation, and annotations hold 256 KiB.
+    assert max(len(json.dumps(each)) for folder in FOLDERS.values() for each in build(folder)) < 240_000
 
 
 def test_checkov_has_nothing_against_it_but_what_is_explained(tmp_path: Path) -> None:
