@@ -6,17 +6,16 @@ One Prometheus for all kinds, one round of traffic, and then every rule and ever
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from marty_lib.testing import ServiceProcess
 
 from tests.conftest import KINDS, Render
 from tests.observability.boards import expressions
+from tests.observability.rendered import Rendered
 from tests.observability.rules import ALERTS, metrics, rules
 from tests.observability.stack import Stack, running
 from tests.observability.test_dashboards import external
@@ -30,38 +29,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("observability")]
 NOT_PROVOKED = {"TokenReused", "LoginsFail", "IstiodDown"}
 
 
-class Rendered(ServiceProcess):
-    """A rendered service in its own environment, on ports that stay its own."""
-
-    def __init__(self, folder: Path, ports: list[int]) -> None:
-        self._python = folder / ".venv" / "bin" / "python"
-        self.ops_port, self.http_port, self.grpc_port = ports
-        self.ops, self.http, self.grpc = (
-            f"http://127.0.0.1:{ports[0]}",
-            f"http://127.0.0.1:{ports[1]}",
-            f"127.0.0.1:{ports[2]}",
-        )
-        self.log = folder / "live.log"
-        self.begin()
-
-    def begin(self) -> None:
-        """Start it, or start it again."""
-        names = zip(
-            ("OPS_PORT", "HTTP_PORT", "GRPC_PORT"), (self.ops_port, self.http_port, self.grpc_port), strict=True
-        )
-        variables = {name: str(port) for name, port in names} | {"WORKER_INTERVAL": "0.5"}
-        with self.log.open("ab") as log:
-            command = [str(self._python), "-m", "order_service"]
-            self.process = subprocess.Popen(command, env=variables, cwd=self.log.parent, stdout=log, stderr=log)
-
-    def output(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
 Live = tuple[Stack, dict[str, Rendered]]
 
 
@@ -72,7 +39,9 @@ def live(installed: Render) -> Iterator[Live]:
         ports = free_server_ports(3 * len(KINDS))
         services: dict[str, Rendered] = {}
         for number, kind in enumerate(KINDS):
-            services[kind] = Rendered(installed(service_kind=kind), ports[3 * number : 3 * number + 3])
+            services[kind] = Rendered(
+                installed(service_kind=kind), ports[3 * number : 3 * number + 3], WORKER_INTERVAL="0.5"
+            )
             stack.callback(services[kind].close)
         faulty = ServiceProcess("tests.observability.faulty")
         stack.callback(faulty.close)
