@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from tests.conftest import ROOT, Render
 from tests.manifests.test_linters import YAMLLINT, checkov, linter
-from tests.manifests.test_pod_security import violations
-from tests.manifests.tools import Manifest, build, group_of, one, pick, pod_of, ports, problems
+from tests.manifests.tools import build, group_of, one, pick, pod_of, ports, problems
 from tests.observability.boards import FILES as BOARDS
+from tests.observability.built import environment, file_of, stack, workloads
 from tests.observability.rules import FILES, OBSERVABILITY, groups, run
 
 FOLDERS = {"observability": OBSERVABILITY, "operator": OBSERVABILITY / "operator"}
-WORKLOADS = ("Deployment", "StatefulSet")
-KEEPS = {"alertmanager", "grafana", "jaeger", "kafka", "prometheus"}
-ASKS_THE_API = {"kube-state-metrics", "prometheus"}
 EXCEPTIONS = {
     "CKV_K8S_38": "Prometheus and kube-state-metrics ask the API server: that is their work",
     "CKV_K8S_40": "each image has the user that its files belong to",
 }
-
-
-@functools.cache
-def stack() -> list[Manifest]:
-    """Return what `kubectl apply -k k8s/observability` applies."""
-    return build(OBSERVABILITY)
-
-
-def workloads() -> dict[str, Manifest]:
-    """Return what runs, by name."""
-    return {each["metadata"]["name"]: each for kind in WORKLOADS for each in pick(stack(), kind)}
-
-
-def file_of(name: str, key: str) -> str:
-    """Return a file of a ConfigMap, whatever hash ends the map's name."""
-    (found,) = [
-        each for each in pick(stack(), "ConfigMap") if re.fullmatch(f"{name}-[0-9a-z]{{10}}", each["metadata"]["name"])
-    ]
-    text: str = found["data"][key]
-    return text
 
 
 @pytest.mark.parametrize("folder", FOLDERS.values(), ids=FOLDERS)
@@ -83,67 +58,6 @@ def test_yamllint_has_nothing_against_the_files() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", workloads())
-class TestAWorkload:
-    def test_keeps_to_the_restricted_standard(self, name: str) -> None:
-        spec = workloads()[name]["spec"]["template"]["spec"]
-        assert list(violations(spec)) == []
-        (container,) = spec["containers"]
-        assert container["securityContext"]["readOnlyRootFilesystem"] is True
-
-    def test_has_requests_a_memory_limit_and_all_probes(self, name: str) -> None:
-        (container,) = workloads()[name]["spec"]["template"]["spec"]["containers"]
-        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
-        assert container["resources"]["limits"].keys() == {"memory"}
-        assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
-
-    def test_has_an_image_of_the_one_file_with_a_version(self, name: str) -> None:
-        (container,) = workloads()[name]["spec"]["template"]["spec"]["containers"]
-        known = yaml.safe_load((OBSERVABILITY / "versions" / "kustomization.yaml").read_text(encoding="utf-8"))[
-            "images"
-        ]
-        assert container["image"] in {f"{each['newName']}:{each['newTag']}" for each in known}
-        assert re.search(r":v?\d+\.\d+\.\d+$", container["image"])
-
-    def test_keeps_on_a_volume_what_matters(self, name: str) -> None:
-        found = workloads()[name]
-        assert (found["kind"] == "StatefulSet") is (name in KEEPS)
-        claims = found["spec"].get("volumeClaimTemplates", [])
-        assert [claim["metadata"]["name"] for claim in claims] == (["data"] if name in KEEPS else [])
-
-    def test_has_a_token_only_where_it_asks_the_api_server(self, name: str) -> None:
-        spec = workloads()[name]["spec"]["template"]["spec"]
-        assert spec["automountServiceAccountToken"] is (name in ASKS_THE_API)
-        assert spec["serviceAccountName"] in {each["metadata"]["name"] for each in pick(stack(), "ServiceAccount")}
-
-    def test_mounts_only_what_exists(self, name: str) -> None:
-        found = workloads()[name]
-        spec = found["spec"]["template"]["spec"]
-        volumes = {each["name"] for each in (*spec.get("volumes", []),)}
-        volumes |= {claim["metadata"]["name"] for claim in found["spec"].get("volumeClaimTemplates", [])}
-        assert {mount["name"] for mount in spec["containers"][0].get("volumeMounts", [])} == volumes
-        paths = [mount["mountPath"] for mount in spec["containers"][0].get("volumeMounts", [])]
-        assert not [path for path in paths for other in paths if path.startswith(f"{other}/")]
-
-    def test_is_reached_and_reaches_others_only_by_its_policy(self, name: str) -> None:
-        labels = workloads()[name]["spec"]["template"]["metadata"]["labels"]
-        chosen = [
-            each for each in pick(stack(), "NetworkPolicy") if each["spec"]["podSelector"] == {"matchLabels": labels}
-        ]
-        (policy,) = chosen
-        named = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
-        (container,) = workloads()[name]["spec"]["template"]["spec"]["containers"]
-        assert named <= {port["name"] for port in container["ports"]}
-        assert all(rule.get("from") for rule in policy["spec"]["ingress"])
-        assert all(rule.get("to") for rule in policy["spec"]["egress"])
-
-    def test_is_scraped_at_a_port_that_it_declares(self, name: str) -> None:
-        template = workloads()[name]["spec"]["template"]
-        asked = template["metadata"].get("annotations", {}).get("prometheus.io/port")
-        declared = {str(port["containerPort"]) for port in template["spec"]["containers"][0]["ports"]}
-        assert asked is None or asked in declared
-
-
 @pytest.mark.parametrize("namespace", ["monitoring", "kafka"])
 def test_a_namespace_is_restricted_and_denies_by_default(namespace: str) -> None:
     (found,) = [each for each in pick(stack(), "Namespace") if each["metadata"]["name"] == namespace]
@@ -176,12 +90,6 @@ def test_every_address_in_a_configuration_is_that_of_a_service() -> None:
     found = {(name, int(port)) for name, port in named if name not in {"localhost", "127.0.0.1"}}
     assert {("alertmanager", 9093), ("jaeger", 4317), ("kafka", 9092), ("kube-state-metrics", 8080)} <= found
     assert found <= services
-
-
-def environment(workload: Manifest) -> list[dict[str, Any]]:
-    """Return the variables of a workload's container."""
-    found: list[dict[str, Any]] = workload["spec"]["template"]["spec"]["containers"][0].get("env", [])
-    return found
 
 
 def test_all_rules_and_all_dashboards_are_mounted() -> None:
