@@ -32,7 +32,7 @@ BELONGS_TO = {
     "sqlalchemy": {"database"},
     "starlette": {"http"},
 }
-NEVER = {"copier", "jinja2-time", "mypy", "pytest", "ruff", "setuptools"}
+NEVER = {"copier", "typer", "jinja2-time", "mypy", "pytest", "ruff", "setuptools"}
 
 
 def installed_in_production(service: Path) -> set[str]:
@@ -59,3 +59,8 @@ def test_a_kind_asks_for_the_extras_of_what_it_has(render: Render, kind: str) ->
     extras = set(asked[0].split(","))
     assert extras <= offered.keys()
     assert {EXTRAS[feature] for feature in KINDS[kind] & EXTRAS.keys()} <= extras
+
+
+def test_a_service_has_the_command_among_its_tools(installed: Render) -> None:
+    service = installed(service_kind="minimal")
+    assert "preview" in run(str(service / ".venv/bin/marty"), "--help", cwd=service)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from marty_lib import _cli_questions as questions
 from marty_lib import cli
 
 from tests.conftest import ROOT
-from tests.updates.small import content, marty
+from tests.updates.small import MARTY, content, marty
 
 REAL = ("--template", str(ROOT), "--to", "HEAD")
 
@@ -100,3 +102,29 @@ def test_a_bad_answer_is_named(tmp_path: Path) -> None:
     assert ended.code == 3
     assert "mesh: 'osm' is no choice" in ended.err
     assert listed(tmp_path) == []
+
+
+def test_what_is_missing_is_asked_for_on_a_terminal(small_template: Path, tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    command = [*MARTY, *new(small_template)]
+    variables = {**os.environ, "MARTY_TRUST": "1", "TERM": "dumb"}
+    with subprocess.Popen(command, cwd=tmp_path, env=variables, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        until(ours, b"port")
+        os.write(ours, b"1\r")
+        until(ours, b"is ready")
+    os.close(ours)
+    assert process.returncode == 0
+    assert (tmp_path / "orders/port.md").read_text() == "80001\n"
+
+
+def until(terminal: int, word: bytes) -> None:
+    """Read what a terminal shows until a word comes."""
+    shown = b""
+    while word not in shown:
+        try:
+            more = os.read(terminal, 1024)
+        except OSError:
+            more = b""
+        assert more, shown.decode()
+        shown += more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,64 @@ def test_wrong_usage_has_its_own_code(service: Path) -> None:
     assert marty(service, "update", "--data", "port").code == 2
     assert marty(service, "update", "--continue", "--abort").code == 2
     assert marty(service, "update", "--nothing").code == 2
+
+
+def next_release(service: Path, template: Path, files: dict[str, bytes | None]) -> None:
+    """Take a release of a copy of the template, then release other contents there; None is a file that it drops."""
+    answers = service / ".copier-answers.yml"
+    old = next(line for line in answers.read_text().splitlines() if line.startswith("_src_path"))
+    shutil.copytree(old.partition(": ")[2], template)
+    (template / "template/logo.bin").write_bytes(bytes(range(256)))
+    commit(template, "2.1.0")
+    git(template, "tag", "v2.1.0")
+    edit(service, {answers.name: answers.read_text().replace(old, f"_src_path: {template}")})
+    assert marty(service, "update").code == 0
+    commit(service, "Update")
+    for name, text in files.items():
+        path = template / "template" / name
+        path.unlink() if text is None else path.write_bytes(text)
+    commit(template, "3.0.0")
+    git(template, "tag", "v3.0.0")
+
+
+def test_an_edit_of_a_binary_file_is_a_conflict_and_stays(service: Path, tmp_path: Path) -> None:
+    next_release(service, tmp_path / "template", {"logo.bin": bytes(range(255, -1, -1))})
+    (service / "logo.bin").write_bytes(b"\0mine")
+    commit(service, "Our logo")
+    ended = marty(service, "update", "--json")
+    assert (ended.code, ended.json["conflicts"]) == (1, ["logo.bin"])
+    assert (service / "logo.bin").read_bytes() == b"\0mine"
+    assert len(git(service, "ls-files", "--unmerged").splitlines()) == 3
+    assert git(service, "rev-parse", ":3:logo.bin") == git(tmp_path / "template", "rev-parse", "HEAD:template/logo.bin")
+    assert marty(service, "update", "--abort").code == 0
+    assert git(service, "status", "--porcelain") == ""
+
+
+def test_an_edited_file_that_the_template_drops_stays(service: Path, tmp_path: Path) -> None:
+    next_release(service, tmp_path / "template", {"text.md": None, "code/more.py": None})
+    edit(service, {"text.md": MINE})
+    ended = marty(service, "update", "--json")
+    assert (ended.code, ended.json["conflicts"]) == (0, [])
+    assert (service / "text.md").read_text() == MINE
+    assert not (service / "code/more.py").exists()
+    assert ended.json["notes"] == ["text.md: the template has dropped it; it stays, for you have edited it"]
+
+
+def test_an_edit_that_the_template_makes_too_is_no_conflict(service: Path, tmp_path: Path) -> None:
+    new = LINES.replace("line 2\n", "line two\n").replace("line 9\n", "line nine\n")
+    next_release(service, tmp_path / "template", {"text.md": new.replace("line 15\n", "line fifteen\n").encode()})
+    edit(service, {"text.md": new})
+    ended = marty(service, "update", "--json")
+    assert (ended.code, ended.json["notes"]) == (0, [])
+    assert (service / "text.md").read_text() == new.replace("line 15\n", "line fifteen\n")
+
+
+def test_a_file_that_the_owner_has_made_a_link_stays_one(service: Path, tmp_path: Path) -> None:
+    next_release(service, tmp_path / "template", {"text.md": LINES.replace("line 3\n", "line three\n").encode()})
+    edit(service, {"own.md": "own\n"})
+    (service / "text.md").unlink()
+    (service / "text.md").symlink_to("own.md")
+    commit(service, "Link")
+    marty(service, "update")
+    assert (service / "text.md").readlink() == Path("own.md")
+    assert (service / "own.md").read_text() == "own\n"

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from marty_lib._cli_changes import Result, blobs, differences
 from marty_lib._cli_git import GitError, Place, git
-from marty_lib._cli_report import Failure
+from marty_lib._cli_report import SIGNALS, Failure
 from marty_lib._cli_scratch import Scratch
 
 JOURNAL = "update.json"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ def reset_index(place: Place, journal: Journal) -> None:
     try:
         git(place.folder, "diff-index", "--cached", "--quiet", journal.head, "--", ".")
     except GitError:
-        names = joined(place.prefix + path for path in journal.touched)
+        names = joined(place.prefix + path for path in {*journal.touched, *journal.conflicts})
         only = ["--pathspec-from-file=-", "--pathspec-file-nul"]
         git(place.top, "reset", "-q", *only, journal.head, stdin=names, variables={"GIT_LITERAL_PATHSPECS": "1"})
 

@@ -55,23 +55,25 @@ class Result:
         return [each.path for each in self.changes if each.change == "conflict"]
 
 
-def result_of(copy: Scratch, old: str | None) -> Result:
+def result_of(copy: Scratch, old: str) -> Result:
     """Look at what an update has made of a scratch repository.
 
     Args:
         copy: the repository.
-        old: the tree that the old version renders, where known.
+        old: the tree that the old version renders.
     """
     tree = copy.snapshot(copy.folder)
     unmerged = [os.fsdecode(entry) for entry in git(copy.folder, "ls-files", "-u", "-z").split(b"\0") if entry]
     conflicts = {entry.partition("\t")[2] for entry in unmerged}
-    before, rendered = blobs(copy.folder, copy.head), blobs(copy.folder, old) if old else {}
+    before, rendered = blobs(copy.folder, copy.head), blobs(copy.folder, old)
     changes = []
     for status, path, old_path in differences(copy.folder, copy.head, tree):
         was = old_path or path
         edited = was in rendered and rendered[was] != before.get(was)
         conflicting = path in conflicts or path.endswith(".rej") or (status != "D" and marked(copy.folder / path))
         changes.append(Change(path, kind(status, edited, conflicting), old_path, edited))
+    # Where the owner's text was kept, a conflict is in git's index only.
+    changes += [Change(path, "conflict", None, edited=True) for path in conflicts - {each.path for each in changes}]
     return Result(tree, unmerged, sorted(changes, key=lambda change: change.path))
 
 

@@ -21,7 +21,6 @@ from packaging.version import Version
 from plumbum import ProcessExecutionError, local
 
 from marty_lib._cli_answers import FILE, Answers
-from marty_lib._cli_git import line
 from marty_lib._cli_report import Failure, redacted
 
 DEFAULT_TEMPLATE = "gh:org/marty"
@@ -78,7 +77,6 @@ def prepared(
     """
     shared: dict[Any, Template] = {}
     renders: list[str] = []
-    modes_in_index = line(folder, "config", "--type=bool", "--default=true", "core.filemode") == "false"
 
     class Worker(engine.Worker):
         """Shares the clones of the template among the renders of an update, and shows the renders."""
@@ -91,8 +89,7 @@ def prepared(
             return shared[ref]
 
         def _sync_git_index_executable_bit(self, dst_relpath: Path, src_mode: int) -> None:
-            if modes_in_index:  # else Copier asks git for each file whether it must
-                super()._sync_git_index_executable_bit(dst_relpath, src_mode)
+            """Do nothing: Copier would ask git for each file whether the scratch folder has mode bits; it has."""
 
         def run_copy(self) -> None:
             super().run_copy()

@@ -230,18 +230,18 @@ def in_template(place: Place, answers: Answers, findings: list[Finding], *, trus
     with scratch(place) as copy, prepared(answers, copy.folder, trust=trust) as update:
         found = update.to, len(releases(update.template, update.old, update.new))
         findings += library(place.folder, update.recorded)
-        again = noted(findings, lambda: rewritten(update))
+        again = noted(findings, lambda: rewritten(update, answers.source))
         if again is not None and again != answers.data:
             edited = [name for name in {**again, **answers.data} if again.get(name) != answers.data.get(name)]
             findings.append(hand_edited(edited))
         return found
 
 
-def rewritten(update: Update) -> dict[str, Any]:
+def rewritten(update: Update, source: str) -> dict[str, Any]:
     """Return the answers as the recorded version of the template writes them.
 
     Raises:
         Failure: it refuses them.
     """
-    with captured(), copier_errors("the template"):
+    with captured(), copier_errors(source):
         return Answers.read(update.answer_again()).data

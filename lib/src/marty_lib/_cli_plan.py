@@ -13,6 +13,7 @@ from marty_lib._cli_changes import Change, Result, patch, result_of
 from marty_lib._cli_copier import Update, captured, prepared
 from marty_lib._cli_git import GitError, Place, git
 from marty_lib._cli_report import Failure, redacted
+from marty_lib._cli_rescue import rescue
 from marty_lib._cli_scratch import Scratch, scratch
 
 
@@ -108,7 +109,9 @@ def run(plan: Plan, update: Update, copy: Scratch) -> None:
     """Make the update and look at what has become of the scratch copy."""
     with captured() as plan.notes:
         update.run()
-    result = result_of(copy, next(iter(update.renders), None))
+    old, new = update.renders
+    plan.notes += rescue(copy, old, new)
+    result = result_of(copy, old)
     plan.scratch, plan.result, plan.changes = copy, result, result.changes
     plan.diff = patch(copy, result.tree)
     plan.releases = releases(update.template, update.old, update.new)

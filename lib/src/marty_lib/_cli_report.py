@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from enum import IntEnum
 from typing import Any
 
 CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+
+# What asks a command to end; not every system has all.
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Exit(IntEnum):
@@ -51,4 +55,4 @@ def say(text: str = "") -> None:
 
 def print_json(document: dict[str, Any]) -> None:
     """Print the one document of a command that was called with `--json`."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    print(json.dumps(document, indent=2))

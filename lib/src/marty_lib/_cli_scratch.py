@@ -11,8 +11,9 @@ from pathlib import Path
 
 from marty_lib._cli_git import GitError, Place, git, line
 
-# What decides how git writes files, where the service's repository says so itself.
-SETTINGS = ("core.autocrlf", "core.eol", "core.filemode", "core.symlinks", "core.ignorecase", "core.precomposeunicode")
+# What decides how git writes files, where the service's repository says so itself. Mode bits and links are not among
+# it: the scratch folder has them, even where the owner's does not.
+SETTINGS = ("core.autocrlf", "core.eol", "core.ignorecase", "core.precomposeunicode")
 
 
 @dataclass(frozen=True)

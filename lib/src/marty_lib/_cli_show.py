@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from marty_lib import _cli_update as work
+from marty_lib._cli_changes import Change
 from marty_lib._cli_doctor import Health
 from marty_lib._cli_git import Place
 from marty_lib._cli_new import Rendered
@@ -32,14 +33,21 @@ def plan(seen: Plan, *, diff: bool = False) -> None:
         if paths := [each for each in seen.changes if each.change == word]:
             print(f"\n{meaning}:")
             for each in paths:
-                lost = " (you had edited it: git show HEAD: has your text)" if word == "deleted" and each.edited else ""
-                print(f"  {each.old_path} -> {each.path}" if each.old_path else f"  {each.path}{lost}")
+                print(f"  {line(each)}")
     for note in seen.notes:
         print(f"\nnote: {note}")
     if seen.changelog:
         print(f"\n{seen.changelog}")
     if diff:
         print(f"\n{seen.diff}")
+
+
+def line(change: Change) -> str:
+    """Return a path with what its owner should know."""
+    if change.old_path:
+        return f"{change.old_path} -> {change.path}{', with your edits' if change.edited else ''}"
+    lost = change.change == "deleted" and change.edited
+    return f"{change.path}{' (you had edited it: git show HEAD:./PATH has your text)' if lost else ''}"
 
 
 def updated(seen: Plan) -> dict[str, Any]:

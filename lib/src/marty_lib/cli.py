@@ -39,8 +39,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 def main() -> None:
     """Set up what all commands need."""
     forget_the_callers_repository()
-    signal.signal(signal.SIGTERM, interrupted)
-    signal.signal(signal.SIGHUP, interrupted)
+    for number in report.SIGNALS[1:]:  # Ctrl-C does so already, unless a shell has said that it shall not
+        signal.signal(number, interrupted)
 
 
 def interrupted(*_: object) -> None:
