@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 from copier._vcs import get_repo
+from marty_lib._cli_fleet_find import Service
 from marty_lib._cli_fleet_sources import address
+from marty_lib._cli_fleet_update import Task, message
 
 from .fleet_kit import Fleet, commit, git, make_repository, make_service, make_template
 
@@ -196,6 +198,13 @@ def test_the_commit_says_what_the_releases_bring(fleet: Fleet, orders: Path) -> 
     assert "- A greeting." in message
     assert "The first release" not in message
     assert message.endswith("Marty-From: v1.0.0\nMarty-To: v2.0.0")
+
+
+def test_the_commit_says_what_the_update_has_noted(tmp_path: Path) -> None:
+    task = Task(Service(tmp_path, "orders", "fastapi", "v1.0.0", ""), "v2.0.0", BRANCH)
+    said = {"from": "v1.0.0", "to": "v2.0.0", "changelog": "## 2.0.0", "notes": ["old.py is new.py now"]}
+
+    assert "2.0.0\n\nWhat the update has noted:\n\n- old.py is new.py now\n\nMarty-From" in message(task, said)
 
 
 def test_a_release_and_a_branch_can_be_named(fleet: Fleet, orders: Path) -> None:

@@ -56,7 +56,7 @@ def measure(setting: Setting, plan: Plan) -> str:
     fleets = {number: fleet(setting, seeds, number) for number in (plan.services // 10, plan.services)}
     after = [lone(setting, each, runs, "after") for each in seeds]
     alone = [Took(*map(median, zip(*(first + last), strict=True))) for first, last in zip(before, after, strict=True)]
-    lines = [line("1", shares(alone, len(seeds)), shares(alone, len(seeds)))]
+    lines = [line("lone", shares(alone, len(seeds)), shares(alone, len(seeds)))]
     lines += [line(str(number), took, shares(alone, number)) for number, took in fleets.items()]
     text = (
         f"- {', '.join(offered())}, each at the oldest release that has it, with an edit of its owner's.\n"
@@ -164,7 +164,7 @@ def shares(alone: Sequence[Took], number: int) -> Took:
 
 def line(name: str, took: Took, alone: Took) -> str:
     """Return a line of the table."""
-    ratio = "" if name == "1" else f"{took.seconds / (alone.seconds / len(CPUS)):.2f}"
+    ratio = "" if name == "lone" else f"{took.seconds / (alone.seconds / len(CPUS)):.2f}"
     return (
         f"| {name} | {took.seconds:.2f} | {ratio} | {took.cpu:.2f} | {took.cpu / alone.cpu:.2f} "
         f"| {took.others:.1f} | {took.memory:.0f} | {took.total:.0f} |\n"

@@ -110,12 +110,12 @@ def _updated(task: Task, setup: Setup, result: Result) -> Result:
         if said["conflicts"]:
             return replace(result, outcome=CONFLICTS, conflicts=said["conflicts"])
         _lock(folder, log, setup)
-        commit = trees.commit(folder, start, _message(task, said))
+        commit = trees.commit(folder, start, message(task, said))
         if commit == start:
             return result
         passed = not setup.test or _passes(tree, service, start, commit, setup, log)
-    message = "" if passed else f"`{setup.test}` fails"
-    return replace(result, outcome=UPDATED if passed else TESTS_FAILED, commit=commit, message=message)
+    failure = "" if passed else f"`{setup.test}` fails"
+    return replace(result, outcome=UPDATED if passed else TESTS_FAILED, commit=commit, message=failure)
 
 
 def _marty_update(folder: Path, target: str, setup: Setup, log: Path) -> dict[str, Any]:
@@ -161,13 +161,15 @@ def _passes(tree: Path, service: Service, start: str, commit: str, setup: Setup,
     return logged(command, folder=tree / service.prefix, log=log, printed=None, env=variables) == 0
 
 
-def _message(task: Task, said: Mapping[str, Any]) -> str:
+def message(task: Task, said: Mapping[str, Any]) -> str:
     """Return the message of the commit: what it is, and what the releases on the way bring and ask."""
     changelog = re.sub(r"^#+ *", "", said["changelog"], flags=re.MULTILINE)  # git takes these lines for comments
+    notes = "".join(f"- {note}\n" for note in said["notes"])
     parts = [
         f"Update {task.service.name} to the template's {said['to']}",
         f"From {said['from']}, by marty fleet update.",
         changelog.strip(),
+        notes and f"What the update has noted:\n\n{notes.strip()}",
         f"Marty-From: {said['from']}\nMarty-To: {said['to']}",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
