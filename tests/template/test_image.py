@@ -32,8 +32,8 @@ DESCRIPTION = 'Bob\'s "<A&B>" {{ x }} {% y %} # $HOME ${HOME} \\n: - é 你好 �
 REVISION = "0123456789abcdef"
 STRICT = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
 DEADLINE = 30.0
-# SQLAlchemy, asyncpg, aiokafka and cryptography are large.
-MORE_MEGABYTES = {"database": 25, "broker": 10, "identity": 35}
+# grpcio, SQLAlchemy, asyncpg, aiokafka and cryptography are large.
+MORE_MEGABYTES = {"grpc": 15, "database": 25, "broker": 10, "identity": 35}
 ORDER = json.dumps({"customer": "ada", "item": "engine", "quantity": 1}).encode()
 
 
