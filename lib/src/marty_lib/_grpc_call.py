@@ -62,12 +62,8 @@ class Call:
         carried: dict[str, str] = {}
         if self.stack.settings.trust_context:
             carried = {name: value for name, value in self.rpc.invocation_metadata() if name in _CARRIED}
-        request = (
-            context.from_headers([(name.encode(), value.encode()) for name, value in carried.items()])
-            if carried
-            else context.new()
-        )
-        request = request._replace(deadline=self._deadline())
+        found = {name.encode(): value.encode() for name, value in carried.items()}
+        request = context.described(found, latest=self._deadline())
         if self.stack.provider is not None:
             request, self.span = _spans.serve(self.stack.provider, self.stack.share, request, carried, self.method)
         return request
