@@ -17,6 +17,7 @@ from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as TooLate
 
 from marty_lib import log
+from marty_lib._deadlines import Deadlines, Limit
 
 PROBE_INTERVAL = 0.25
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -53,6 +54,7 @@ class Guard:
         self.in_use = 0
         self._turns = asyncio.Semaphore(size)
         self._probe = probe
+        self._deadlines = Deadlines()
         self._task: asyncio.Task[None] | None = None
         UP.set(1)
 
@@ -64,15 +66,16 @@ class Guard:
             redis.exceptions.TimeoutError: where it takes too long.
         """
         self._check()
-        began = time.perf_counter()
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(self.timeout), self._turns:
-                self._check()
-                self.in_use += 1
-                try:
-                    return await work(*args, **options)
-                finally:
-                    self.in_use -= 1
+            with Limit(self._deadlines, began + self.timeout):
+                async with self._turns:
+                    self._check()
+                    self.in_use += 1
+                    try:
+                        return await work(*args, **options)
+                    finally:
+                        self.in_use -= 1
         except RedisError as error:
             self._failed(error)
             raise
@@ -81,7 +84,7 @@ class Guard:
             self._failed(late)
             raise late from error
         finally:
-            duration_of(command).observe(time.perf_counter() - began)
+            duration_of(command).observe(time.monotonic() - began)
 
     def _check(self) -> None:
         if self.down:
