@@ -17,8 +17,11 @@ import httpx2
 import pytest
 import structlog
 from marty_lib import App, OpsSettings, Server, ServiceSettings, context, log
+from marty_lib.redis import Redis
 from marty_lib.settings import LogSettings
 from marty_lib.testing import ServiceProcess
+
+from .redis_kit import connected
 
 DEADLINE = 20.0
 PREFIXES = ("DATABASE_", "DRAIN_", "EVENTS_", "GRPC_", "HTTP_", "LOG_", "OPS_", "OTEL_", "REDIS_")
@@ -105,6 +108,19 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(PREFIXES) or name in NAMES:
             monkeypatch.delenv(name)
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path / "no-secrets"))
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[AsyncExitStack]:
+    """What is closed after the test."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(params=["embedded", "server"])
+def redis(request: pytest.FixtureRequest, opened: AsyncExitStack) -> Redis:
+    """Redis in this process, and a real one."""
+    return connected(opened, "memory://" if request.param == "embedded" else request.getfixturevalue("redis_url"))
 
 
 class Logs:

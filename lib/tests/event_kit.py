@@ -43,15 +43,25 @@ class Kit:
         self._stack.push_async_callback(events.stop)
         return events
 
-    def consumer(self, events: Events, **options: Any) -> Consumer:
-        """Return a consumer of the test's group, to which handlers can be added."""
-        return Consumer(events, group=self.group, **options)
+    def consumer(self, events: Events, *, group: str = "", **options: Any) -> Consumer:
+        """Return a consumer of the test's group, or of another one, to which handlers can be added."""
+        return Consumer(events, group=group or self.group, **options)
 
     async def started(self, consumer: Consumer) -> Consumer:
         """Start a consumer; it is stopped after the test."""
         self._stack.push_async_callback(consumer.stop)
         await consumer.start()
         return consumer
+
+    async def recording(self, events: Events, *, group: str = "") -> tuple[Consumer, list[int]]:
+        """Return a started consumer, and the numbers of the events that it has handled."""
+        consumer, handled = self.consumer(events, group=group), list[int]()
+
+        @consumer.on(self.placed)
+        async def handle(event: Event, order: Placed) -> None:
+            handled.append(order.number)
+
+        return await self.started(consumer), handled
 
     def event(self, number: int, key: str = "ada") -> Event:
         """Return an event that has a number."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 from marty_lib import InvalidInput, NotFound, Unavailable, context
+from marty_lib._broker import Delivery
 from marty_lib._events_wire import Message
 from marty_lib._redrive import redrive
 from marty_lib.events import Event, EventType
@@ -66,13 +67,7 @@ async def test_what_was_published_before_the_group_begins_is_kept_once_it_is_dec
     events = await kit.events()
     await events.broker.declare([kit.placed.topic], kit.group)
     await events.publish(*(kit.event(number) for number in range(20)))
-    consumer, seen = kit.consumer(events), list[int]()
-
-    @consumer.on(kit.placed)
-    async def handle(event: Event, order: Placed) -> None:
-        seen.append(order.number)
-
-    await kit.started(consumer)
+    _, seen = await kit.recording(events)
     await until(lambda: len(seen) == 20)
 
     assert seen == list(range(20))
@@ -216,13 +211,7 @@ async def test_an_invalid_message_is_a_dead_letter_at_once_and_holds_nobody_up(
     from marty_lib._events_wire import encode
 
     events = await kit.events()
-    consumer, handled = kit.consumer(events), list[int]()
-
-    @consumer.on(kit.placed)
-    async def handle(event: Event, order: Placed) -> None:
-        handled.append(order.number)
-
-    await kit.started(consumer)
+    _, handled = await kit.recording(events)
     spoilt: Message = spoil(encode(kit.event(1)))
     await events.broker.declare([kit.placed.topic], kit.group)
     await events.send([spoilt, encode(kit.event(2))])
@@ -286,13 +275,7 @@ async def test_while_something_is_away_a_message_is_tried_until_it_is_back(
 async def test_events_of_other_types_are_passed_over(kit: Kit) -> None:
     events = await kit.events()
     other = EventType("order.forgotten", Placed, topic=kit.placed.topic, source="orders")
-    consumer, handled = kit.consumer(events), list[int]()
-
-    @consumer.on(kit.placed)
-    async def handle(event: Event, order: Placed) -> None:
-        handled.append(order.number)
-
-    await kit.started(consumer)
+    _, handled = await kit.recording(events)
     await events.broker.declare([kit.placed.topic], kit.group)
     await events.publish(other.event(Placed(number=1), key="ada"), kit.event(2))
     await until(lambda: handled)
@@ -347,13 +330,7 @@ async def test_what_was_under_way_when_a_member_vanished_is_delivered_again(kit:
     await began.wait()
     await first.stop()
 
-    again, handled = kit.consumer(await kit.events()), list[int]()
-
-    @again.on(kit.placed)
-    async def handle(event: Event, order: Placed) -> None:
-        handled.append(order.number)
-
-    await kit.started(again)
+    _, handled = await kit.recording(await kit.events())
     await until(lambda: len(handled) == 2)
 
     assert handled == [1, 2]
@@ -380,22 +357,27 @@ async def test_no_more_messages_are_under_way_than_allowed(kit: Kit) -> None:
     assert most == 5
 
 
-async def test_a_paused_consumer_takes_nothing_until_it_is_resumed(kit: Kit) -> None:
+async def test_a_paused_consumer_takes_nothing_until_it_is_resumed(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     events = await kit.events()
-    consumer, handled = kit.consumer(events), list[int]()
+    consumer, handled = await kit.recording(events)
+    _, others = await kit.recording(events, group=f"{kit.group}-other")
+    fetches = 0
 
-    @consumer.on(kit.placed)
-    async def handle(event: Event, order: Placed) -> None:
-        handled.append(order.number)
+    async def count(limit: int) -> Sequence[Delivery]:
+        nonlocal fetches
+        fetches += 1
+        return await fetch(limit)
 
-    await kit.started(consumer)
     await events.publish(kit.event(1))
     await until(lambda: handled == [1])
     consumer.pause()
-    await asyncio.sleep(0.3)  # a fetch that had begun may end
+    await until(lambda: not consumer._taking.locked())  # a fetch that has begun may end
+    assert consumer._source is not None
+    fetch = consumer._source.fetch
+    monkeypatch.setattr(consumer._source, "fetch", count)
     await events.publish(kit.event(2))
-    await asyncio.sleep(0.3)
-    assert handled == [1]
+    await until(lambda: 2 in others)
+    assert (handled, fetches) == ([1], 0)
 
     consumer.resume()
     await until(lambda: handled == [1, 2])

@@ -6,14 +6,16 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from marty_lib import Unavailable
 from marty_lib.lock import Lock, LockBusy, LockLost
-from marty_lib.redis import Redis, RedisSettings
+from marty_lib.redis import Redis
+
+from .redis_kit import connected
 
 Soon = Callable[[Callable[[], object]], Awaitable[None]]
 
@@ -47,23 +49,6 @@ class FencedStore:
             return False
         self.highest = token
         return True
-
-
-@pytest.fixture
-async def opened() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-def connected(opened: AsyncExitStack, url: str, timeout: float = 10.0) -> Redis:
-    redis = Redis(RedisSettings.model_validate({"url": url, "timeout": timeout}))
-    opened.push_async_callback(redis.stop)
-    return redis
-
-
-@pytest.fixture(params=["embedded", "server"])
-def redis(request: pytest.FixtureRequest, opened: AsyncExitStack) -> Redis:
-    return connected(opened, "memory://" if request.param == "embedded" else request.getfixturevalue("redis_url"))
 
 
 async def test_a_lock_has_one_holder_at_a_time(redis: Redis) -> None:

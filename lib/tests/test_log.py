@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +231,28 @@ async def test_an_urgent_line_is_written_at_once_after_those_before_it() -> None
     output.write(b"two", urgent=True)
 
     assert stream.getvalue() == b"one\ntwo\n"
+
+
+async def test_many_lines_do_not_wait() -> None:
+    stream = io.BytesIO()
+    output = log.Output(stream)
+
+    for _ in range(log.TOGETHER):
+        output.write(b"line")
+
+    assert stream.getvalue() == b"line\n" * log.TOGETHER
+
+
+async def test_a_line_that_is_made_late_keeps_its_place_and_its_time(logs: Any) -> None:
+    began = datetime.now(UTC)
+    log.access("first", context.new(), 0.0, path="/")
+    ended = datetime.now(UTC)
+    log.get().warning("second")
+
+    first, second = logs.lines
+    assert [first["event"], second["event"]] == ["first", "second"]
+    assert began <= datetime.fromisoformat(first["timestamp"]) + timedelta(milliseconds=1)
+    assert datetime.fromisoformat(first["timestamp"]) <= ended
 
 
 async def test_a_warning_is_urgent(logs: Any) -> None:

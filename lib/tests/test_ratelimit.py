@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from marty_lib import App, HttpSettings, RateLimited, Section, ServiceSettings, SettingsError, create_api, settings
 from marty_lib.ratelimit import Limit, Outage, RateLimiter, Rule, conclude, decide, parse
 from marty_lib.ratelimit_http import by_address, limit_requests, limited
-from marty_lib.redis import Redis, RedisSettings
+from marty_lib.redis import Redis
 from prometheus_client import REGISTRY
+
+from .redis_kit import connected
 
 HOUR = Rule("reads", "3/hour")
 
@@ -34,23 +36,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-async def opened() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-def connected(opened: AsyncExitStack, url: str, timeout: float = 10.0) -> Redis:
-    redis = Redis(RedisSettings.model_validate({"url": url, "timeout": timeout}))
-    opened.push_async_callback(redis.stop)
-    return redis
-
-
-@pytest.fixture(params=["embedded", "server"])
-def redis(request: pytest.FixtureRequest, opened: AsyncExitStack) -> Redis:
-    return connected(opened, "memory://" if request.param == "embedded" else request.getfixturevalue("redis_url"))
 
 
 @pytest.fixture

@@ -45,9 +45,9 @@ class Faults:
         """Count those of outages."""
         metrics.UNHANDLED.labels("http").inc()
         metrics.DEAD_LETTERS.labels("orders", "ValueError").inc()
-        metrics.observe_event("orders", "order.placed", "error", 0.1)
-        metrics.observe_publishing("error", 0.1)
-        metrics.WORKER_DURATION.labels("housekeeping", "error").observe(0.1)
+        metrics.EVENTS_HANDLED.observe(0.1, "orders", "order.placed", "error")
+        metrics.EVENTS_PUBLISHED.observe(0.1, "error")
+        metrics.WORKER_DURATION.observe(0.1, "housekeeping", "error")
         lock.TAKEN.labels("stock", "lost").inc()
         ratelimit.CHECKS.labels("writes", "allowed", "local").inc()
         _write_behind.FAILURES.labels("views").inc()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from marty_lib import log, metrics
@@ -24,6 +25,7 @@ T = TypeVar("T")
 Function = Callable[[Event, T], Awaitable[object]]
 
 COMMIT_EVERY = 0.05
+TOGETHER = 100  # messages at once: the first of a thousand has left the processor's cache before it is handled
 MEASURE_EVERY = 5.0
 LONGEST_PAUSE = 5.0
 PATIENCE = 30.0
@@ -73,7 +75,8 @@ class Consumer:
         retries = Retries(settings.attempts, settings.delays, settings.handler_timeout)
         provider = tracing.provider if tracing else None
         handling = Handling(group, self._handlers, retries, events.forward, self._settle, provider)
-        self._lanes: Lanes[Later] = Lanes(settings.concurrency, handling.attempt, handling.insist, self._drop)
+        drop = partial(self._settle, finished=False)
+        self._lanes: Lanes[Later] = Lanes(settings.concurrency, handling.attempt, handling.insist, drop)
 
     def on(self, kind: EventType[T], *, ordered: bool = True) -> Callable[[Function[T]], Function[T]]:
         """Have the decorated function handle events of a type.
@@ -205,15 +208,13 @@ class Consumer:
                 self._in_flight += len(deliveries)
                 for delivery in deliveries:
                     self._lanes.put(delivery)
+            await asyncio.sleep(0)  # so that lanes begin before more is fetched
 
     async def _wait_for_room(self) -> int:
         if self._in_flight >= self._limit:
             self._room.clear()
             await self._room.wait()
-        return self._limit - self._in_flight
-
-    def _drop(self, delivery: Delivery) -> None:
-        self._settle(delivery, False)
+        return min(TOGETHER, self._limit - self._in_flight)
 
     def _settle(self, delivery: Delivery, finished: bool) -> None:
         """Take a delivery that is finished, or given back."""

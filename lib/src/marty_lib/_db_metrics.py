@@ -69,14 +69,14 @@ def watch_statements(engine: Engine, *, slow: float) -> None:
         seconds = time.perf_counter() - context.marty_began
         observe(statement, seconds)
         if _spans.wanted():
-            _trace(engine, statement, context.marty_began)
+            _trace(engine, statement, seconds)
         if seconds >= limit:
             _log_slow(statement, seconds)
 
     def failed(error: ExceptionContext) -> None:
         began = getattr(error.execution_context, "marty_began", None)
         if began is not None and error.statement is not None and _spans.wanted():
-            _trace(engine, error.statement, began, failed=True)
+            _trace(engine, error.statement, time.perf_counter() - began, failed=True)
 
     event.listen(engine, "handle_error", failed)
     event.listen(engine, "before_cursor_execute", before)
@@ -94,10 +94,10 @@ def observe(statement: str, seconds: float) -> None:
     child.observe(seconds)
 
 
-def _trace(engine: Engine, statement: str, began: float, *, failed: bool = False) -> None:
+def _trace(engine: Engine, statement: str, seconds: float, *, failed: bool = False) -> None:
     text = statement[:LONGEST_STATEMENT]
     operation = statement.split(None, 1)[0]
-    _spans.tell(operation, began, failed=failed, db__system__name=engine.dialect.name, db__query__text=text)
+    _spans.tell(operation, seconds, failed=failed, db__system__name=engine.dialect.name, db__query__text=text)
 
 
 def _log_slow(statement: str, seconds: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -156,19 +155,18 @@ def decode(message: Message) -> Event:
     return event
 
 
-def context_of(event: Event, seconds: float) -> RequestContext:
+def context_of(event: Event, deadline: float) -> RequestContext:
     """Return the context in which an event is handled: the request and trace that led to it, and a deadline.
 
     Args:
         event: what is handled.
-        seconds: that its handler has.
+        deadline: of its handler, in seconds of `time.monotonic()`.
     """
-    deadline = time.monotonic() + seconds
     if not (event.traceparent or event.correlation_id):
         return context.new(deadline=deadline)
-    headers = (
-        (b"x-request-id", event.correlation_id.encode()),
-        (b"traceparent", event.traceparent.encode()),
-        (b"tracestate", event.tracestate.encode()),
-    )
-    return context.from_headers(headers)._replace(deadline=deadline)
+    headers = {
+        b"x-request-id": event.correlation_id.encode(),
+        b"traceparent": event.traceparent.encode(),
+        b"tracestate": event.tracestate.encode(),
+    }
+    return context.described(headers, latest=deadline)

@@ -12,6 +12,7 @@ import grpc
 from grpc import StatusCode
 
 from marty_lib import _grpc_metrics, _grpc_status, _spans, context, log, metrics
+from marty_lib._deadlines import Limit
 from marty_lib.context import REQUEST_ID, TRACEPARENT, TRACESTATE, RequestContext
 from marty_lib.errors import DeadlineExceeded, ServiceError, Unavailable
 
@@ -42,7 +43,7 @@ class Call:
         self.timeout = timeout
         self.rpc = rpc
         self.task: Any = None
-        self.timer: asyncio.Timeout | None = None
+        self.timer: Limit | None = None
         self.span: Any = None
 
     async def __aenter__(self) -> Call:
@@ -54,20 +55,15 @@ class Call:
         context._current.set(self.request)
         self.rpc.set_trailing_metadata(((REQUEST_ID, self.request.request_id),))
         if self.timer is not None:
-            await self.timer.__aenter__()
-            self.stack.deadlines.watch(self.timer, self.request.deadline or 0.0)
+            self.timer.__enter__()
         return self
 
     def _context(self) -> RequestContext:
         carried: dict[str, str] = {}
         if self.stack.settings.trust_context:
             carried = {name: value for name, value in self.rpc.invocation_metadata() if name in _CARRIED}
-        request = (
-            context.from_headers([(name.encode(), value.encode()) for name, value in carried.items()])
-            if carried
-            else context.new()
-        )
-        request = request._replace(deadline=self._deadline())
+        found = {name.encode(): value.encode() for name, value in carried.items()}
+        request = context.described(found, latest=self._deadline())
         if self.stack.provider is not None:
             request, self.span = _spans.serve(self.stack.provider, self.stack.share, request, carried, self.method)
         return request
@@ -76,8 +72,9 @@ class Call:
         """Return the caller's deadline, which grpc keeps, or ours where that is sooner, which the timer keeps."""
         left: float | None = self.rpc.time_remaining()
         if self.timeout and (left is None or left > self.timeout):
-            left = self.timeout
-            self.timer = asyncio.timeout(None)
+            deadline = time.monotonic() + self.timeout
+            self.timer = Limit(self.stack.deadlines, deadline)
+            return deadline
         return None if left is None else time.monotonic() + left
 
     async def admit(self) -> None:
@@ -100,19 +97,18 @@ class Call:
         code = ""
         try:
             if self.timer is not None:
-                error = await self._late(kind, error, trace)
+                error = self._late(kind, error, trace)
             if error is not None:
                 code = await self._fail(error)
         finally:
             self.stack.tasks.discard(self.task)
             self._record(code or _name(self.rpc.code()), time.perf_counter() - self.began)
 
-    async def _late(self, *failed: Any) -> BaseException | None:
+    def _late(self, *failed: Any) -> BaseException | None:
         """Return the error, or that the time is over where our own timer has ended the call."""
         assert self.timer is not None
-        self.stack.deadlines.forget(self.timer)
         try:
-            await self.timer.__aexit__(*failed)
+            self.timer.__exit__(*failed)
         except TimeoutError:
             return DeadlineExceeded("The time for this call is over.")
         error: BaseException | None = failed[1]
@@ -152,7 +148,7 @@ class Call:
     def _record(self, code: str, seconds: float) -> None:
         request, settings = self.request, self.stack.settings
         if settings.metrics:
-            _grpc_metrics.observe(_grpc_metrics.SERVER_DURATION, seconds, self.method, code)
+            _grpc_metrics.SERVER_DURATION.observe(seconds, self.method, code)
         if self.span is not None:
             _spans.end(
                 self.span,

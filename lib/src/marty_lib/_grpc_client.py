@@ -136,7 +136,7 @@ class _Work:
         outgoing = self._outgoing
         outgoing.breaker.record(error)
         seconds = time.perf_counter() - self._began
-        _grpc_metrics.observe(_grpc_metrics.CLIENT_DURATION, seconds, outgoing.name, self._method, code)
+        _grpc_metrics.CLIENT_DURATION.observe(seconds, outgoing.name, self._method, code)
         if self._span is not None:
             failed = isinstance(error, ServiceError)
             _spans.end(

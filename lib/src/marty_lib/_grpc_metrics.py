@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Gauge
 
-from marty_lib.metrics import BUCKETS
+from marty_lib._durations import Durations
 
-SERVER_DURATION = Histogram(
+SERVER_DURATION = Durations(
     "grpc_server_call_duration_seconds",
     "Time of calls that were answered, in seconds; of a stream until its end.",
     ["method", "code"],
-    buckets=BUCKETS,
 )
 SERVER_ACTIVE = Gauge("grpc_server_active_calls", "Calls being answered.")
-CLIENT_DURATION = Histogram(
+CLIENT_DURATION = Durations(
     "grpc_client_call_duration_seconds",
     "Time of calls to other services, in seconds; of a stream until its end.",
     ["service", "method", "code"],
-    buckets=BUCKETS,
 )
-
-_children: dict[tuple[Histogram, tuple[str, ...]], Histogram] = {}
-
-
-def observe(histogram: Histogram, seconds: float, *labels: str) -> None:
-    """Record one call; the labels must be few: names of methods that exist, and of codes."""
-    key = (histogram, labels)
-    child = _children.get(key)
-    if child is None:
-        child = _children[key] = histogram.labels(*labels)
-    child.observe(seconds)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from marty_lib import _dead_letters, _spans, context, log, metrics, tracing
 from marty_lib._broker import Delivery, wanted
 from marty_lib._dead_letters import Failure
-from marty_lib._deadlines import Deadlines
+from marty_lib._deadlines import Deadlines, Limit
 from marty_lib._events_wire import Event, InvalidEvent, Message, context_of, decode
 from marty_lib.errors import InvalidInput, ServiceError, Unavailable
 
@@ -100,7 +100,11 @@ class Handling:
             if wait > 0:
                 return Later(wait, rows)
         with delivery.lease:
-            return await self._row(delivery, rows)
+            failure = await self._once(delivery.message)
+            if failure is not None:
+                return await self._row(delivery, rows, failure)
+        self._settle(delivery, True)
+        return None
 
     async def insist(self, delivery: Delivery, later: Later) -> None:
         """Do a delivery to the end: handled, dead, or given back because its lease was revoked."""
@@ -110,18 +114,22 @@ class Handling:
                 self._settle(delivery, False)
                 return
             with delivery.lease:
-                following = await self._row(delivery, following.rows)
+                following = await self._row(delivery, following.rows, await self._once(delivery.message))
 
-    async def _row(self, delivery: Delivery, rows: int) -> Later | None:
-        """Try some times in a row, after so many rows; return when the next is due, or None where it is settled."""
+    async def _row(self, delivery: Delivery, rows: int, failure: Failure | None) -> Later | None:
+        """Go on with a row of tries, of which the first has been made, after so many rows; return when the next is due.
+
+        None says that the delivery is settled.
+        """
         number = 0
-        while (failure := await self._once(delivery.message)) is not None:
+        while failure is not None:
             number += 1
             if failure.permanent or failure.outage or number == self._retries.attempts:
                 return await self._fail(delivery, failure, rows)
             if await _revoked(delivery, FIRST_PAUSE * 2**number * random.uniform(0.5, 1)):
                 self._settle(delivery, False)
                 return None
+            failure = await self._once(delivery.message)
         self._settle(delivery, True)
         return None
 
@@ -154,7 +162,7 @@ class Handling:
 
     async def _once(self, message: Message) -> Failure | None:
         """Handle a message; return why it failed, if it did."""
-        began = time.perf_counter()
+        began = time.monotonic()
         kind, outcome = UNKNOWN, "error"
         try:
             event = decode(message)
@@ -163,51 +171,43 @@ class Handling:
                 outcome = "ignored"
                 return None
             kind = event.type
-            failure = await self._handle(handler, event)
+            failure = await self._handle(handler, event, began + self._retries.timeout)
             outcome = "error" if failure else "ok"
             return failure
         except InvalidEvent as error:
             return _logged(message.topic, "", error, Failure("invalid-event", str(error), permanent=True))
         finally:
-            metrics.observe_event(message.topic, kind, outcome, time.perf_counter() - began)
+            metrics.EVENTS_HANDLED.observe(time.monotonic() - began, message.topic, kind, outcome)
 
-    async def _handle(self, handler: Handler, event: Event) -> Failure | None:
-        request, span, token = context_of(event, self._retries.timeout), None, None
+    async def _handle(self, handler: Handler, event: Event, deadline: float) -> Failure | None:
+        request, span, token = context_of(event, deadline), None, None
         if self._provider is not None:
             carried = {context.TRACEPARENT: event.traceparent, context.TRACESTATE: event.tracestate}
             request, span, token = _spans.consume(self._provider, request, carried, f"process {event.type}")
         entered = context._current.set(request)
         failure: Failure | None = None
         try:
-            failure = await self._call(handler, event)
-            return failure
+            data = _checked(handler, event)
+            with Limit(self._deadlines, deadline):
+                await handler.function(event, data)
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and not wanted():
+                raise
+            judged = _judge(error)._replace(ordered=handler.ordered)
+            failure = _logged(event.topic, event.id, error, judged)
         finally:
             context._current.reset(entered)
             if span is not None:
                 _spans.end(span, failed=failure is not None, messaging__destination__name=event.topic)
             tracing.release(token)
-
-    async def _call(self, handler: Handler, event: Event) -> Failure | None:
-        try:
-            data = _checked(handler, event)
-            async with asyncio.timeout(None) as timer:
-                self._deadlines.watch(timer, time.monotonic() + self._retries.timeout)
-                try:
-                    await handler.function(event, data)
-                finally:
-                    self._deadlines.forget(timer)
-        except InvalidEvent as error:
-            return _logged(event.topic, event.id, error, Failure("invalid-data", str(error), permanent=True))
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and not wanted():
-                raise
-            return _logged(event.topic, event.id, error, _judge(error)._replace(ordered=handler.ordered))
-        return None
+        return failure
 
 
 def _judge(error: BaseException) -> Failure:
     """Return what an error that a handler raised means for its message."""
     name = type(error).__name__
+    if isinstance(error, InvalidEvent):
+        return Failure("invalid-data", str(error), permanent=True)
     if isinstance(error, Unavailable):
         return Failure("unavailable", name, outage=True)
     if isinstance(error, ServiceError):
@@ -218,7 +218,7 @@ def _judge(error: BaseException) -> Failure:
 def _checked(handler: Handler, event: Event) -> Any:
     """Return an event's data as its handler wants it."""
     try:
-        return handler.data.validate_json(event.data)
+        return handler.data.validator.validate_json(event.data)
     except ValidationError as error:
         # The error's text shows the data.
         wrong = ", ".join(sorted({".".join(map(str, part["loc"])) or part["type"] for part in error.errors()}))

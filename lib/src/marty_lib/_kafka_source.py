@@ -108,7 +108,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
                 continue  # it was revoked meanwhile, and these are delivered to its next owner
             if lease.low is None:
                 lease.low = records[0].offset
-            lease.delivered.extend(record.offset for record in records)
+            lease.delivered.extend([record.offset for record in records])
             topic = place.topic
             deliveries += [
                 Delivery(Message(topic, _text(record.key), record.value or b"", record.headers), lease, record.offset)

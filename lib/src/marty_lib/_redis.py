@@ -17,6 +17,7 @@ from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as TooLate
 
 from marty_lib import _spans, log
+from marty_lib._deadlines import Deadlines, Limit
 
 PROBE_INTERVAL = 0.25
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -53,6 +54,7 @@ class Guard:
         self.in_use = 0
         self._turns = asyncio.Semaphore(size)
         self._probe = probe
+        self._deadlines = Deadlines()
         self._task: asyncio.Task[None] | None = None
         UP.set(1)
 
@@ -64,17 +66,18 @@ class Guard:
             redis.exceptions.TimeoutError: where it takes too long.
         """
         self._check()
-        began, failed = time.perf_counter(), True
+        began, failed = time.monotonic(), True
         try:
-            async with asyncio.timeout(self.timeout), self._turns:
-                self._check()
-                self.in_use += 1
-                try:
-                    answer = await work(*args, **options)
-                    failed = False
-                    return answer
-                finally:
-                    self.in_use -= 1
+            with Limit(self._deadlines, began + self.timeout):
+                async with self._turns:
+                    self._check()
+                    self.in_use += 1
+                    try:
+                        answer = await work(*args, **options)
+                        failed = False
+                        return answer
+                    finally:
+                        self.in_use -= 1
         except RedisError as error:
             self._failed(error)
             raise
@@ -83,9 +86,10 @@ class Guard:
             self._failed(late)
             raise late from error
         finally:
-            duration_of(command).observe(time.perf_counter() - began)
+            seconds = time.monotonic() - began
+            duration_of(command).observe(seconds)
             if _spans.wanted():
-                _spans.tell(command, began, failed=failed, db__system__name="redis")
+                _spans.tell(command, seconds, failed=failed, db__system__name="redis")
 
     def _check(self) -> None:
         if self.down:

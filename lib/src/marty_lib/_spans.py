@@ -97,17 +97,17 @@ def wanted() -> bool:
     return request is not None and request.sampled
 
 
-def tell(name: str, began: float, *, failed: bool = False, **attributes: str) -> None:
+def tell(name: str, seconds: float, *, failed: bool = False, **attributes: str) -> None:
     """Make the span of what a database or cache has just done for a sampled request.
 
     Args:
         name: of the span.
-        began: when, by `time.perf_counter`.
+        seconds: that it has taken.
         failed: whether it came to nothing.
         attributes: of the span, dots written as two underscores.
     """
     if (trace := _trace()) is not None:
-        start = time.time_ns() - round((time.perf_counter() - began) * 1e9)
+        start = time.time_ns() - round(seconds * 1e9)
         span = trace.get_tracer("marty").start_span(name, kind=trace.SpanKind.CLIENT, start_time=start)
         end(span, failed=failed, **attributes)
 

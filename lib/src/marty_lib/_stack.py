@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from marty_lib import context, log, metrics, tracing
-from marty_lib._deadlines import Deadlines
+from marty_lib._deadlines import Deadlines, Limit
 from marty_lib.context import RequestContext
 from marty_lib.errors import DeadlineExceeded, PayloadTooLarge, ServiceError, Unavailable, problem
 from marty_lib.health import Health
@@ -95,16 +95,12 @@ class Stack:
             if deadline is None:
                 await self.app(scope, limited, exchange.send)
                 return
-            async with asyncio.timeout(None) as timer:
-                self.deadlines.watch(timer, deadline)
-                try:
-                    await self.app(scope, limited, exchange.send)
-                finally:
-                    self.deadlines.forget(timer)
+            with Limit(self.deadlines, deadline) as timer:
+                await self.app(scope, limited, exchange.send)
         except ServiceError as error:
             await exchange.fail(error)
         except TimeoutError as error:
-            late = deadline is not None and timer.expired()
+            late = deadline is not None and timer.expired
             await (
                 exchange.fail(DeadlineExceeded("The time for this request is over."))
                 if late

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from random import getrandbits
@@ -25,6 +25,7 @@ CARRIED = frozenset(name.encode() for name in (REQUEST_ID, TRACEPARENT, TRACESTA
 _TRACEPARENT = re.compile(
     rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
 )
+_NOT_ZERO = 1 << 64 | 1
 _TRACESTATE = re.compile(rb"[ -~]*")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _SECONDS = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,6})?")
@@ -79,8 +80,9 @@ def identify(principal: object) -> None:
 
 def new(*, deadline: float | None = None) -> RequestContext:
     """Return the context of work that nobody asked for: a new trace, and its id as the request's."""
-    trace_id = f"{getrandbits(128) or 1:032x}"
-    return RequestContext(trace_id, trace_id, f"{getrandbits(64) or 1:016x}", deadline=deadline)
+    ids = (getrandbits(192) | _NOT_ZERO).to_bytes(24, "big").hex()
+    trace_id = ids[:32]
+    return RequestContext(trace_id, trace_id, ids[32:], False, "", deadline)
 
 
 def from_headers(headers: Iterable[tuple[bytes, bytes]], *, latest: float | None = None) -> RequestContext:
@@ -95,6 +97,11 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]], *, latest: float | None
         if name in CARRIED:
             # Several fields of one name are one list, which is right for tracestate and malformed for the others.
             found[name] = found[name] + b"," + value if name in found else value
+    return described(found, latest=latest)
+
+
+def described(found: Mapping[bytes, bytes], *, latest: float | None = None) -> RequestContext:
+    """As `from_headers`, where only the headers of `CARRIED` have been kept."""
     if not found:
         return new(deadline=latest)
     parent = _TRACEPARENT.fullmatch(found.get(b"traceparent", b""))
@@ -108,13 +115,15 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]], *, latest: float | None
         f"{getrandbits(64) or 1:016x}",
         bool(parent and int(parent[3], 16) & 1),
         tracestate.decode() if parent and _TRACESTATE.fullmatch(tracestate) else "",
-        earlier(time.monotonic() + float(seconds) if _SECONDS.fullmatch(seconds) else None, latest),
+        earlier(time.monotonic() + float(seconds), latest) if _SECONDS.fullmatch(seconds) else latest,
     )
 
 
 def earlier(deadline: float | None, latest: float | None) -> float | None:
     """Return the earlier of two deadlines; None is never."""
-    return min((each for each in (deadline, latest) if each is not None), default=None)
+    if deadline is None or latest is None:
+        return latest if deadline is None else deadline
+    return min(deadline, latest)
 
 
 def remaining() -> float | None:

@@ -34,7 +34,7 @@ from marty_lib._broker import Broker
 from marty_lib._consumer import Consumer as Consumer
 from marty_lib._dead_letters import dead_topic as dead_topic
 from marty_lib._dead_letters import retry_topic as retry_topic
-from marty_lib._deadlines import Deadlines
+from marty_lib._deadlines import Deadlines, Limit
 from marty_lib._events_settings import BROKERS
 from marty_lib._events_settings import EventsSettings as EventsSettings
 from marty_lib._events_wire import LARGEST, Message, carried, encode, new_id, now
@@ -204,18 +204,14 @@ class Events:
         began = time.perf_counter()
         outcome = "error"
         try:
-            async with asyncio.timeout(None) as timer:
-                self._deadlines.watch(timer, time.monotonic() + self.settings.publish_timeout)
-                try:
-                    await self.broker.publish(messages)
-                finally:
-                    self._deadlines.forget(timer)
+            with Limit(self._deadlines, time.monotonic() + self.settings.publish_timeout):
+                await self.broker.publish(messages)
             outcome = "ok"
         except Exception as error:
             log.get().warning("events.not_published", messages=len(messages), reason=type(error).__name__)
             raise Unavailable("The event broker is away: try again.") from error
         finally:
-            metrics.observe_publishing(outcome, time.perf_counter() - began)
+            metrics.EVENTS_PUBLISHED.observe(time.perf_counter() - began, outcome)
         _count(messages)
 
 

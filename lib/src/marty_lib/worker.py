@@ -100,4 +100,4 @@ class Worker:
             outcome = "error"
             self.failures += 1
             log.get().exception("worker.failed", worker=self.name, failures=self.failures)
-        metrics.WORKER_DURATION.labels(self.name, outcome).observe(time.perf_counter() - began)
+        metrics.WORKER_DURATION.observe(time.perf_counter() - began, self.name, outcome)
