@@ -12,7 +12,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from marty_lib import Database, DatabaseSettings, StartError
+from marty_lib import Database, DatabaseSettings, StartError, _db_engine
 from marty_lib.settings import SecretUrl
 from sqlalchemy import text
 
@@ -181,6 +181,7 @@ async def test_a_file_that_cannot_be_opened_is_a_start_error(folder: Path, tmp_p
 
     with pytest.raises(StartError, match=r"cannot be opened .*: check DATABASE_URL"):
         await database.start()
+    assert not _db_engine.running(database._probe)
 
 
 def test_two_commands_at_once_migrate_once(folder: Path, postgresql_url: str) -> None:

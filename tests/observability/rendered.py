@@ -27,7 +27,7 @@ class Rendered(ServiceProcess):
         self._variables = variables | dict(names)
         self._folder = folder
         self._command = [str(folder / ".venv" / "bin" / "python"), "-m", package]
-        self._file = folder / f"live-{self.ops_port}.log"
+        self._file = folder / ".venv" / f"live-{self.ops_port}.log"
         self.begin()
 
     def begin(self) -> None:

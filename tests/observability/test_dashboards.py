@@ -15,8 +15,9 @@ from tests.observability.boards import Board, boards, expressions, panels
 from tests.observability.rules import metrics, rules, selectors
 
 HERE = ROOT / "tests" / "observability"
-DEFINED = re.compile(r'\b(Counter|Gauge|Histogram|Info)\(\s*"(\w+)"')
-SUFFIXES = {"Counter": ("_total",), "Gauge": ("",), "Histogram": ("_bucket", "_count", "_sum"), "Info": ("_info",)}
+DEFINED = re.compile(r'\b(Counter|Durations|Gauge|Histogram|Info)\(\s*"(\w+)"')
+SERIES = ("_bucket", "_count", "_sum")
+SUFFIXES = {"Counter": ("_total",), "Durations": SERIES, "Gauge": ("",), "Histogram": SERIES, "Info": ("_info",)}
 EXTERNAL: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "external.yaml").read_text(encoding="utf-8"))
 # Of every process that prometheus-client runs in, and of Prometheus and Alertmanager: the live test sees them.
 SEEN = {

@@ -36,7 +36,8 @@ def test_a_service_names_no_other_broker(render: Render, broker: str) -> None:
     service = render(service_kind="message-queue", broker=broker)
     others = {f"{scheme}://" for name, scheme in (("kafka", "kafka"), ("rabbitmq", "amqp"), ("redis", "redis"))}
     others -= {"amqp://" if broker == "rabbitmq" else f"{broker}://"}
-    text = "".join(path.read_text() for path in service.rglob("*") if path.is_file() and ".venv" not in path.parts)
+    made = {".venv", "__pycache__"}
+    text = "".join(path.read_text() for path in service.rglob("*") if path.is_file() and not made & set(path.parts))
 
     assert not [scheme for scheme in others if scheme in text]
 

@@ -25,7 +25,8 @@ GRACE = 2.0
 # For a statement of SQLite's that work cut off has left behind, in seconds.
 PATIENCE = 10.0
 
-_of_sqlite: WeakKeyDictionary[Engine, list[Any]] = WeakKeyDictionary()
+# Of SQLite: those whose thread had not ended when the last one was made.
+_connections: WeakKeyDictionary[Engine, list[Any]] = WeakKeyDictionary()
 
 
 class MeasuredPool(AsyncAdaptedQueuePool):
@@ -92,7 +93,7 @@ async def close(engine: AsyncEngine) -> None:
 
 def running(engine: AsyncEngine) -> list[Any]:
     """Return the connections of SQLite whose threads have not ended."""
-    return [each for each in _of_sqlite.get(engine.sync_engine, ()) if each._thread.is_alive()]
+    return [each for each in _connections.get(engine.sync_engine, ()) if each._thread.is_alive()]
 
 
 def of_memory() -> str:
@@ -171,7 +172,6 @@ def _tame_sqlite(engine: AsyncEngine) -> None:
     """Have SQLite keep to foreign keys, begin transactions where they begin, and not block readers on a file."""
 
     def connected(connection: Any, _: Any) -> None:
-        _of_sqlite[engine.sync_engine] = [*running(engine), connection.driver_connection]
         # The driver's own BEGIN comes before changes only; a transaction that reads first could not change then.
         connection.isolation_level = None
         cursor = connection.cursor()
@@ -179,8 +179,20 @@ def _tame_sqlite(engine: AsyncEngine) -> None:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
+    def made(*arguments: Any, **options: Any) -> Any:
+        import aiosqlite
+
+        connection = aiosqlite.connect(*arguments, **options)
+        connection._thread.daemon = True  # as SQLAlchemy has it
+        _connections[engine.sync_engine] = [*running(engine), connection]
+        return connection
+
+    def connect(_: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
+        options["async_creator_fn"] = made
+
     def begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
+    event.listen(engine.sync_engine, "do_connect", connect)
     event.listen(engine.sync_engine, "connect", connected)
     event.listen(engine.sync_engine, "begin", begin)

@@ -36,7 +36,7 @@ from marty_lib._db_tables import Base as Base
 from marty_lib._db_tables import UtcDateTime as UtcDateTime
 from marty_lib._db_tables import found as found
 from marty_lib._db_tables import keyset as keyset
-from marty_lib.errors import Unavailable
+from marty_lib.errors import StartError, Unavailable
 
 T = TypeVar("T")
 FIRST_PAUSE = 0.02
@@ -96,7 +96,11 @@ class Database:
             StartError: where that is not so after `start_timeout` seconds.
         """
         self._keeper = _db_engine.keep(self._url)
-        await wait_until(self._lacks, seconds=self.settings.start_timeout)
+        try:
+            await wait_until(self._lacks, seconds=self.settings.start_timeout)
+        except StartError:
+            await self.stop()
+            raise
         if self.migrations is not None and self.settings.is_sqlite:
             await _alembic().upgrade(self.settings, self.migrations, url=self._url)
 
@@ -117,9 +121,11 @@ class Database:
         if self._keeper is None and self._url != self.settings.url.get_secret_value():
             log.get().warning("database.not_migrated", reason="it is in memory, and migrated at each start")
             return
-        await wait_until(self._unreachable, seconds=self.settings.start_timeout)
-        await _alembic().upgrade(self.settings, self.migrations, url=self._url)
-        await _db_engine.close(self._probe)
+        try:
+            await wait_until(self._unreachable, seconds=self.settings.start_timeout)
+            await _alembic().upgrade(self.settings, self.migrations, url=self._url)
+        finally:
+            await _db_engine.close(self._probe)
         log.get().info("database.migrated")
 
     async def _unreachable(self) -> str:
