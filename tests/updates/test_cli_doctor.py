@@ -40,6 +40,12 @@ def test_nothing_is_in_the_way_of_a_healthy_service(service: Path) -> None:
     assert (seen["version"], seen["latest"], seen["behind"]) == ("v1.0.0", "v2.0.0", 1)
 
 
+def test_an_update_that_is_not_committed_does_not_count_yet(service: Path) -> None:
+    assert marty(service, "update").code == 0
+    seen = marty(service, "doctor", "--json").json
+    assert (seen["version"], seen["latest"], seen["behind"]) == ("v1.0.0", "v2.0.0", 1)
+
+
 def test_an_answer_edited_by_hand_is_seen(service: Path) -> None:
     change(service, "port: 8000", "port: 9000")
     assert "--data port=" in findings(service)["answers-edited"]

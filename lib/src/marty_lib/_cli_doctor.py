@@ -89,7 +89,8 @@ def examine(folder: Path, *, trust: bool) -> Health:
         return Health(folder.resolve(), findings)
     versions = noted(findings, lambda: in_template(place, answers, findings, trust=trust))
     latest, behind = versions or (None, None)
-    return Health(place.folder, findings, answers.source, answers.version, latest, behind)
+    version = (said(place, "HEAD") or answers).version  # an update that is not committed does not count yet
+    return Health(place.folder, findings, answers.source, version, latest, behind)
 
 
 def in_service(folder: Path, findings: list[Finding]) -> tuple[Place | None, Answers | None]:
