@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from marty_lib import NotFound, Unavailable
 from marty_lib.cache import Cache, CachePolicy
-from marty_lib.redis import Redis, RedisSettings
+from marty_lib.redis import Redis
 from prometheus_client import REGISTRY
 from redis.exceptions import TimeoutError as RedisTimeout
+
+from .redis_kit import connected
 
 Soon = Callable[[Callable[[], object]], Awaitable[None]]
 
@@ -57,22 +59,11 @@ class WallClock:
         return time.time() + self.offset
 
 
-@pytest.fixture
-async def opened() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
 @pytest.fixture(params=["embedded", "server"])
 def redis(request: pytest.FixtureRequest, opened: AsyncExitStack) -> Redis:
+    """Redis in this process, and a real one, with a prefix of its keys."""
     url = "memory://" if request.param == "embedded" else request.getfixturevalue("redis_url")
-    return connected(opened, url)
-
-
-def connected(opened: AsyncExitStack, url: str, timeout: float = 10.0) -> Redis:
-    redis = Redis(RedisSettings.model_validate({"url": url, "timeout": timeout, "prefix": "shop"}))
-    opened.push_async_callback(redis.stop)
-    return redis
+    return connected(opened, url, prefix="shop")
 
 
 @pytest.fixture

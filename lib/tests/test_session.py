@@ -5,32 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
 from marty_lib import Unavailable
-from marty_lib.redis import Redis, RedisSettings
+from marty_lib.redis import Redis
 from marty_lib.session import NoSession, SessionStore
 
+from .redis_kit import connected
+
 Cart = dict[str, int]
-
-
-@pytest.fixture
-async def opened() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-def connected(opened: AsyncExitStack, url: str) -> Redis:
-    redis = Redis(RedisSettings.model_validate({"url": url, "timeout": 10}))
-    opened.push_async_callback(redis.stop)
-    return redis
-
-
-@pytest.fixture(params=["embedded", "server"])
-def redis(request: pytest.FixtureRequest, opened: AsyncExitStack) -> Redis:
-    return connected(opened, "memory://" if request.param == "embedded" else request.getfixturevalue("redis_url"))
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from marty_lib.testing import ServiceProcess
@@ -45,3 +47,11 @@ class Rendered(ServiceProcess):
         """End the process, however it is."""
         self.process.kill()
         self.process.wait()
+
+
+def until(condition: Callable[[], object], what: Callable[[], object], seconds: float = 60) -> None:
+    """Poll until the condition holds; fail with what is missing."""
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, what()
+        time.sleep(0.1)

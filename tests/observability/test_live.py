@@ -6,8 +6,7 @@ One Prometheus for all kinds, one round of traffic, and then every rule and ever
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -15,7 +14,7 @@ from marty_lib.testing import ServiceProcess
 
 from tests.conftest import KINDS, Render
 from tests.observability.boards import expressions
-from tests.observability.rendered import Rendered
+from tests.observability.rendered import Rendered, until
 from tests.observability.rules import ALERTS, metrics, rules
 from tests.observability.stack import Stack, running
 from tests.observability.test_dashboards import external
@@ -49,14 +48,6 @@ def live(installed: Render) -> Iterator[Live]:
             service.wait_ready(60)
         watched = {kind: service.ops_port for kind, service in services.items()} | {"faulty": faulty.ops_port}
         yield stack.enter_context(running(watched)), services
-
-
-def until(condition: Callable[[], object], what: Callable[[], object], seconds: float = 60) -> None:
-    """Poll until the condition holds; fail with what is missing."""
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, what()
-        time.sleep(0.5)
 
 
 def shown(expression: str) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.conftest import Render
-from tests.observability.rendered import Rendered
+from tests.observability.rendered import Rendered, until
 from tests.observability.traffic import ORDER
 from tests.servers.server import free_server_ports
 
@@ -97,14 +96,6 @@ def lines(service: Rendered) -> list[dict[str, Any]]:
     """Return what a service has logged about the request."""
     logged = [json.loads(line) for line in service.output().splitlines() if line.startswith("{")]
     return [line for line in logged if line.get("trace_id") == TRACE]
-
-
-def until(condition: Callable[[], object], what: Callable[[], object], seconds: float = 60) -> None:
-    """Poll until the condition holds."""
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, what()
-        time.sleep(0.1)
 
 
 def test_a_request_through_two_services_and_a_broker_is_one_trace(

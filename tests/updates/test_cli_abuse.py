@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.requirement import missing
 from tests.updates.history import git
 from tests.updates.small import LINES, commit, content, make_template, marty, start, state, write
 
@@ -336,7 +337,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk takes root")
+        missing("mounting a small disk takes root")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
