@@ -31,11 +31,24 @@ EXTRAS = {
     "identity": "auth",
     "tracing": "tracing",
 }
+# The calls of each domain, as a mesh must tell them apart: those that may be sent again, and those that stream.
+CALLS: dict[str, dict[str, Any]] = {
+    "orders": {
+        "rpc_service": "OrderService",
+        "safe_calls": ["GetOrder"],
+        "streamed_calls": ["ListOrders", "PlaceOrders", "ChangeOrders"],
+    },
+    "identity": {
+        "rpc_service": "IdentityService",
+        "safe_calls": ["Introspect", "GetUser", "CheckPermission"],
+        "streamed_calls": ["ListSessions"],
+    },
+}
 BROKERS = ("kafka", "rabbitmq", "redis")
 
 
 class Kinds(ContextHook):
-    """Add `has_<feature>`, `has_mesh`, `is_<mesh>`, `is_<broker>` and `marty_lib_extras`."""
+    """Add `has_<feature>`, `has_mesh`, `is_<mesh>`, `is_<broker>`, `marty_lib_extras`, and the names of calls."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -44,6 +57,8 @@ class Kinds(ContextHook):
     def hook(self, context: dict[str, Any]) -> None:
         has = KINDS.get(context.get("service_kind", ""), frozenset())
         context.update({f"has_{feature}": feature in has for feature in FEATURES})
+        for domain in has & CALLS.keys():
+            context.update(CALLS[domain])
         mesh = context.get("mesh", "none")
         broker = context.get("broker", "") if "broker" in has else ""
         context.update({f"is_{name}": name == broker for name in ("kafka", "rabbitmq")})

@@ -54,6 +54,7 @@ def row_of(table: type[R], kept: object) -> R:
 
 def model_of(model: type[M], row: Base, **more: Any) -> M:
     """Return the object that a row keeps; `more` is what is not in the row."""
+    # That `model` is a dataclass has no type that is public.
     names = (field.name for field in fields(model) if field.name not in more)  # type: ignore[arg-type]
     return model(**{name: getattr(row, name) for name in names}, **more)
 
