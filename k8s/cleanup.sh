@@ -6,22 +6,8 @@
 # shellcheck source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-KEEP_REGISTRY=false
 
-while (($#)); do
-  case $1 in
-    --name)
-      NAME=$(value "$@")
-      shift
-      ;;
-    --keep-registry) KEEP_REGISTRY=true ;;
-    --help | -h) usage && exit ;;
-    *) fail 2 "$1 is no option: see --help" ;;
-  esac
-  shift
-done
-check_name
-need_tools
+options --name --keep-registry -- "$@"
 
 if cluster_exists; then
   step "removing cluster $NAME"

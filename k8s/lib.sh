@@ -10,6 +10,8 @@ REGISTRY_NAME=marty-registry
 REGISTRY_PORT=5001
 NAME=marty
 MESH=none
+OBSERVABILITY=true
+KEEP_REGISTRY=false
 # The step under way, for what is said where it fails.
 CURRENT=
 
@@ -29,6 +31,39 @@ usage() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0";
 value() {
   [[ -n ${2:-} && ${2:-} != --* ]] || fail 2 "$1 needs a value: see --help"
   printf '%s' "$2"
+}
+
+# options KNOWN... -- ARGUMENTS...: read the script's arguments, which may be the options that it knows.
+options() {
+  local known=" "
+  while [[ $1 != -- ]]; do
+    known+="$1 "
+    shift
+  done
+  shift
+  while (($#)); do
+    [[ $1 == --help || $1 == -h || $known == *" $1 "* ]] || fail 2 "$1 is no option: see --help"
+    case $1 in
+      --service-mesh)
+        MESH=$(value "$@")
+        shift
+        ;;
+      --name)
+        NAME=$(value "$@")
+        shift
+        ;;
+      --no-observability) OBSERVABILITY=false ;;
+      --keep-registry) KEEP_REGISTRY=true ;;
+      --help | -h)
+        usage
+        exit
+        ;;
+    esac
+    shift
+  done
+  check_name
+  check_mesh
+  need_tools
 }
 
 check_name() {

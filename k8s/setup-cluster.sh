@@ -8,28 +8,9 @@
 # shellcheck source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-OBSERVABILITY=true
 DOWNLOADS=https://github.com
 
-while (($#)); do
-  case $1 in
-    --service-mesh)
-      MESH=$(value "$@")
-      shift
-      ;;
-    --name)
-      NAME=$(value "$@")
-      shift
-      ;;
-    --no-observability) OBSERVABILITY=false ;;
-    --help | -h) usage && exit ;;
-    *) fail 2 "$1 is no option: see --help" ;;
-  esac
-  shift
-done
-check_name
-check_mesh
-need_tools
+options --service-mesh --no-observability --name -- "$@"
 
 begin() {
   CURRENT=$*
@@ -100,10 +81,10 @@ install_linkerd() {
   mesh install-cni --values "$HERE/mesh/linkerd/cni.yaml" | apply --filename -
   kube rollout status daemonset/linkerd-cni --namespace linkerd-cni --timeout 180s
   mesh check --pre --linkerd-cni-enabled
-  mesh install --crds | apply --filename -
-  if ! kube get deployment linkerd-destination --namespace linkerd >/dev/null 2>&1; then
-    mesh install --linkerd-cni-enabled --values "$HERE/mesh/linkerd/install.yaml" | apply --filename -
-  fi
+  local action=install
+  ! kube get deployment linkerd-destination --namespace linkerd >/dev/null 2>&1 || action=upgrade
+  mesh "$action" --crds | apply --filename -
+  mesh "$action" --linkerd-cni-enabled --values "$HERE/mesh/linkerd/install.yaml" | apply --filename -
   mesh check
 }
 
@@ -126,7 +107,9 @@ apply --kustomize "$HERE/policies"
 if [[ $OBSERVABILITY == true ]]; then
   begin "observability"
   apply --kustomize "$HERE/observability"
-  kube rollout status deployment,statefulset --namespace monitoring --timeout 300s
+  for namespace in monitoring kafka; do
+    kube rollout status deployment,statefulset --namespace "$namespace" --timeout 300s
+  done
 fi
 
 step "ready: kubectl --context kind-$NAME get pods --all-namespaces; k8s/validate.sh --service-mesh $MESH --name $NAME"

@@ -6,28 +6,9 @@
 # shellcheck source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-OBSERVABILITY=true
 WRONG=0
 
-while (($#)); do
-  case $1 in
-    --service-mesh)
-      MESH=$(value "$@")
-      shift
-      ;;
-    --name)
-      NAME=$(value "$@")
-      shift
-      ;;
-    --no-observability) OBSERVABILITY=false ;;
-    --help | -h) usage && exit ;;
-    *) fail 2 "$1 is no option: see --help" ;;
-  esac
-  shift
-done
-check_name
-check_mesh
-need_tools
+options --service-mesh --no-observability --name -- "$@"
 cluster_exists || fail 1 "there is no cluster $NAME: make it with k8s/setup-cluster.sh --name $NAME"
 
 # check WHAT REMEDY COMMAND...
@@ -72,5 +53,6 @@ case $MESH in
 esac
 if [[ $OBSERVABILITY == true ]]; then
   check "observability is up" "$AGAIN" ready monitoring
+  check "Kafka's parts are up" "$AGAIN" ready kafka
 fi
 exit "$WRONG"

@@ -13,7 +13,18 @@ import yaml
 from celpy.adapter import json_to_cel
 
 from tests.conftest import KINDS, MESHES, ROOT
-from tests.manifests.tools import CORE_GROUPS, KUBERNETES, Built, Manifest, build, group_of, overlays, pick, problems
+from tests.manifests.tools import (
+    CORE_GROUPS,
+    KUBERNETES,
+    Built,
+    Manifest,
+    build,
+    group_of,
+    one,
+    overlays,
+    pick,
+    problems,
+)
 from tests.template.test_build_files import run, tool
 
 K8S = ROOT / "k8s"
@@ -219,6 +230,17 @@ def test_linkerd_denies_by_default() -> None:
 def test_both_ways_to_install_istio_let_nothing_out_that_is_not_named(file: str) -> None:
     spec = read(f"mesh/istio/{file}.yaml")["spec"]
     assert spec["meshConfig"]["outboundTrafficPolicy"] == {"mode": "REGISTRY_ONLY"}
+
+
+@pytest.mark.parametrize("file", ["install", "ambient"])
+def test_proxies_send_their_spans_to_the_collector(file: str) -> None:
+    (provider,) = read(f"mesh/istio/{file}.yaml")["spec"]["meshConfig"]["extensionProviders"]
+    name, namespace, _ = provider["opentelemetry"]["service"].split(".", 2)
+    services = [each for each in pick(build(K8S / "observability"), "Service") if each["metadata"]["name"] == name]
+    assert [each["metadata"]["namespace"] for each in services] == [namespace]
+    assert provider["opentelemetry"]["port"] in {port["port"] for port in services[0]["spec"]["ports"]}
+    telemetry = one(build(K8S / "mesh/istio"), "Telemetry")["spec"]["tracing"][0]["providers"]
+    assert telemetry == [{"name": provider["name"]}]
 
 
 def test_the_gateway_is_where_the_services_look_for_it(built: Built) -> None:
