@@ -78,10 +78,14 @@ def test_services_select_pods_that_are_there_and_lead_to_their_ports() -> None:
         assert {port["targetPort"]: port["port"] for port in service["spec"]["ports"]}.items() <= declared.items()
 
 
-def test_every_address_in_a_configuration_is_that_of_a_service() -> None:
-    services = {
+def doors() -> set[tuple[str, int]]:
+    """Return name and port of all that the Services of the stack offer."""
+    return {
         (each["metadata"]["name"], port["port"]) for each in pick(stack(), "Service") for port in each["spec"]["ports"]
     }
+
+
+def test_every_address_in_a_configuration_is_that_of_a_service() -> None:
     texts = [text for each in pick(stack(), "ConfigMap") for text in each["data"].values()]
     texts += [entry.get("value", "") for each in workloads().values() for entry in environment(each)]
     named = re.findall(
@@ -89,7 +93,24 @@ def test_every_address_in_a_configuration_is_that_of_a_service() -> None:
     )
     found = {(name, int(port)) for name, port in named if name not in {"localhost", "127.0.0.1"}}
     assert {("alertmanager", 9093), ("jaeger", 4317), ("kafka", 9092), ("kube-state-metrics", 8080)} <= found
-    assert found <= services
+    assert found <= doors()
+
+
+@pytest.mark.parametrize("overlay", ["production", "service-mesh", "staging"])
+def test_a_service_sends_its_spans_to_a_service_that_is_there(render: Render, overlay: str) -> None:
+    folder = render(service_kind="fastapi", mesh="istio") / "k8s" / "overlays" / overlay
+    address = one(build(folder), "ConfigMap")["data"]["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    host, port = address.removeprefix("http://").split(":")
+    assert host.endswith(".monitoring")
+    assert (host.removesuffix(".monitoring"), int(port)) in doors()
+
+
+def test_the_proxies_of_istio_send_their_spans_there_too() -> None:
+    for name in ("ambient", "install"):
+        found = yaml.safe_load((ROOT / "k8s" / "mesh" / "istio" / f"{name}.yaml").read_text(encoding="utf-8"))
+        (provider,) = found["spec"]["meshConfig"]["extensionProviders"]
+        target = provider["opentelemetry"]
+        assert (target["service"].removesuffix(".monitoring.svc.cluster.local"), target["port"]) in doors()
 
 
 def test_all_rules_and_all_dashboards_are_mounted() -> None:
@@ -136,7 +157,7 @@ def test_a_service_lets_itself_be_scraped_by_this_namespace(render: Render, mesh
         for rule in policy["spec"]["egress"]
         if rule["to"] == [{"namespaceSelector": {"matchLabels": role}}]
     ]
-    (collector,) = [each for each in pick(stack(), "Service") if each["metadata"]["name"] == "collector"]
+    (collector,) = [each for each in pick(stack(), "Service") if each["metadata"]["name"] == "otel-collector"]
     listening = {port["port"] for port in collector["spec"]["ports"]}
     assert any({port["port"] for port in rule["ports"]} == listening for rule in spans)
     assert "ops" in ports(manifests)
@@ -156,8 +177,8 @@ def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
 
 
 def test_collector_and_jaeger_use_only_what_they_define() -> None:
-    for name in ("collector", "jaeger"):
-        found = yaml.safe_load(file_of(name, f"{name}.yaml"))
+    for name, key in (("otel-collector", "collector.yaml"), ("jaeger", "jaeger.yaml")):
+        found = yaml.safe_load(file_of(name, key))
         assert set(found["service"]["extensions"]) == found["extensions"].keys()
         for part in ("receivers", "processors", "exporters"):
             used = {each for pipeline in found["service"]["pipelines"].values() for each in pipeline[part]}
