@@ -18,6 +18,7 @@ import yaml
 
 from extensions.kinds import KINDS
 from tests.conftest import ROOT, Render
+from tests.go import program
 from tests.npm import installed
 from tests.servers.requirement import missing
 
@@ -190,6 +191,25 @@ def composed(service: Path) -> dict[str, Any]:
 def test_compose_fits_the_answers(composed: dict[str, Any], ports: list[int]) -> None:
     assert composed["image"] == "localhost:5001/a/b/odd-one:dev"
     assert composed["ports"] == [f"127.0.0.1:{port}:{port}" for port in ports]
+
+
+def composes(file: Path) -> subprocess.CompletedProcess[str]:
+    """Have Compose's own loader read a file."""
+    loader = program("github.com/compose-spec/compose-go/v2/cmd", "v2.16.2")
+    return subprocess.run([loader, file], capture_output=True, text=True, check=False)
+
+
+def test_compose_itself_takes_the_file(service: Path) -> None:
+    done = composes(service / "compose.yaml")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert yaml.safe_load(done.stdout)["services"].keys() >= {"odd-one"}
+
+
+def test_compose_refuses_a_file_with_a_mistake(service: Path, tmp_path: Path) -> None:
+    text = (service / "compose.yaml").read_text()
+    (tmp_path / "compose.yaml").write_text(text.replace("read_only:", "readonly:", 1))
+    assert "readonly" in composes(tmp_path / "compose.yaml").stderr
 
 
 def test_compose_gives_no_privilege(composed: dict[str, Any]) -> None:
