@@ -12,6 +12,8 @@ NAME=marty
 MESH=none
 OBSERVABILITY=true
 KEEP_REGISTRY=false
+# Whether the script installs charts.
+NEEDS_HELM=false
 # The step under way, for what is said where it fails.
 CURRENT=
 
@@ -95,6 +97,9 @@ need_tools() {
     istio) need istioctl "install $ISTIO_VERSION (https://istio.io/latest/docs/setup/install/istioctl)" ;;
     linkerd) need linkerd "install $LINKERD_VERSION (https://linkerd.io/2-edge/getting-started)" ;;
   esac
+  if [[ $NEEDS_HELM == true && $MESH != istio ]]; then
+    need helm "install Helm 3 or newer (https://helm.sh/docs/intro/install)"
+  fi
   need_all
 }
 
@@ -107,6 +112,10 @@ mesh() {
     linkerd) linkerd --context "kind-$NAME" "$@" ;;
   esac
 }
+
+# Where the shared Gateway is, and who implements it.
+gateway_namespace() { if [[ $MESH == istio ]]; then echo istio-ingress; else echo ingress; fi; }
+gateway_folder() { if [[ $MESH == none ]]; then echo envoy; else echo "$MESH"; fi; }
 
 cluster_exists() { kind get clusters 2>/dev/null | grep --quiet --line-regexp --fixed-strings "$NAME"; }
 

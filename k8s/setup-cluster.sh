@@ -9,6 +9,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 DOWNLOADS=https://github.com
+CHARTS=oci://docker.io/envoyproxy
+NEEDS_HELM=true
 
 options --service-mesh --no-observability --name -- "$@"
 
@@ -25,6 +27,16 @@ say_where_it_stopped() {
   fi
 }
 trap say_where_it_stopped EXIT
+
+# again TIMES COMMAND...: until it succeeds, every five seconds.
+again() {
+  local times=$1
+  shift
+  until "$@"; do
+    ((--times)) || return 1
+    sleep 5
+  done
+}
 
 start_registry() {
   case $(docker inspect --format '{{.State.Running}}' "$REGISTRY_NAME" 2>/dev/null || true) in
@@ -88,6 +100,25 @@ install_linkerd() {
   mesh check
 }
 
+# Envoy Gateway, which is the shared Gateway's where Istio is not.
+install_envoy_gateway() {
+  apply --filename "$HERE/ingress/envoy/namespaces.yaml"
+  helm template gateway-crds "$CHARTS/gateway-crds-helm" --version "$ENVOY_GATEWAY_VERSION" \
+    --set crds.gatewayAPI.enabled=false --set crds.envoyGateway.enabled=true | apply --filename -
+  helm --kube-context "kind-$NAME" upgrade --install envoy-gateway "$CHARTS/gateway-helm" \
+    --version "$ENVOY_GATEWAY_VERSION" --namespace envoy-gateway-system --skip-crds \
+    --values "$HERE/ingress/envoy-gateway.yaml" --wait --timeout 180s
+}
+
+install_ingress() {
+  [[ $MESH == istio ]] || install_envoy_gateway
+  # cert-manager's webhook has its own certificate a moment after its pods are ready.
+  again 12 apply --kustomize "$HERE/ingress/issuers"
+  apply --kustomize "$HERE/ingress/$(gateway_folder)"
+  kube wait --for=condition=Ready certificate/shared-gateway --namespace "$(gateway_namespace)" --timeout 120s
+  kube wait --for=condition=Programmed gateway/shared-gateway --namespace "$(gateway_namespace)" --timeout 180s
+}
+
 begin "registry on 127.0.0.1:$REGISTRY_PORT"
 start_registry
 begin "cluster $NAME"
@@ -102,6 +133,8 @@ if [[ $MESH != none ]]; then
   begin "rules of the mesh"
   apply --kustomize "$HERE/mesh/$MESH"
 fi
+begin "ingress"
+install_ingress
 begin "policies"
 apply --kustomize "$HERE/policies"
 if [[ $OBSERVABILITY == true ]]; then

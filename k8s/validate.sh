@@ -34,12 +34,22 @@ refused() {
   [[ $said == *"marty-$1"* ]]
 }
 
+# shellcheck disable=SC2329
+redirected() {
+  [[ $(curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' http://127.0.0.1:8080/) == 301 ]]
+}
+
 AGAIN="run k8s/setup-cluster.sh again with the same options"
 check "all nodes are ready" "kubectl describe nodes" kube wait --for=condition=Ready nodes --all --timeout 60s
 check "it was made with --service-mesh $MESH" "it was made with $(mesh_of_cluster)" test "$(mesh_of_cluster)" = "$MESH"
 check "the registry answers" "$AGAIN" curl --fail --silent --max-time 5 "http://127.0.0.1:$REGISTRY_PORT/v2/"
 check "cert-manager is up" "$AGAIN" ready cert-manager
 check "metrics are served" "$AGAIN" kube get --raw /apis/metrics.k8s.io/v1beta1/nodes
+check "the shared Gateway is up" "kubectl describe gateway --namespace $(gateway_namespace)" \
+  kube wait --for=condition=Programmed gateway/shared-gateway --namespace "$(gateway_namespace)" --timeout 60s
+check "it has a certificate" "kubectl describe certificate --namespace $(gateway_namespace)" \
+  kube wait --for=condition=Ready certificate/shared-gateway --namespace "$(gateway_namespace)" --timeout 60s
+check "it leads from HTTP to HTTPS" "curl --verbose http://127.0.0.1:8080/" redirected
 for policy in latest limits name root; do
   check "what must not be is refused: $policy" "$AGAIN" refused "$policy"
 done

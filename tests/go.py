@@ -1,7 +1,9 @@
-"""Programs of Go modules that tests run, built once for all runs."""
+"""Go modules that tests need: programs, built once for all runs, and files."""
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import shutil
 import subprocess
@@ -22,3 +24,17 @@ def program(package: str, version: str) -> Path:
             environment = os.environ | {"GOBIN": str(folder), "GOFLAGS": "-mod=mod"}
             subprocess.run(["go", "install", f"{package}@{version}"], env=environment, check=True, timeout=600)
     return built
+
+
+@functools.cache
+def module(path: str, version: str) -> Path:
+    """Return the folder of a module's files, which Go has fetched and compared with what all the world gets."""
+    if not shutil.which("go"):
+        missing(f"go is not there, which {path} is fetched with")
+    command = ["go", "mod", "download", "-json", f"{path}@{version}"]
+    # Not here: a go.mod above would have a say.
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, timeout=600)
+    answer = json.loads(done.stdout or "{}")
+    if "Dir" not in answer:
+        missing(f"{path}@{version} cannot be fetched: {answer.get('Error') or done.stderr}")
+    return Path(answer["Dir"])

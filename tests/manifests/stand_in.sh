@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stands in for docker, kind, kubectl, istioctl, linkerd and curl, by its name: notes the call, and behaves as the real
+# Stands in for docker, kind, kubectl, helm, istioctl, linkerd, curl and sleep, by its name: notes the call, and behaves as the real
 # one does where a script looks at what it says. STATE is a folder; FAIL a part of the calls that fail.
 call="${0##*/} $*"
 printf '%s\n' "$call" >>"$STATE/calls"
@@ -34,6 +34,7 @@ case $call in
   *" get configmap marty-cluster "*) say mesh ;;
   *" get deployment linkerd-destination "*) say linkerd ;;
   "linkerd "*" install --linkerd-cni-enabled "*) echo true >"$STATE/linkerd" ;;
+  "curl "*"%{http_code}"*) printf 301 ;;
   *" create --dry-run=server "*"/refused/"*)
     name=${call##*/}
     echo "denied by ValidatingAdmissionPolicy 'marty-${name%.yaml}'" >&2

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import MESHES, ROOT
 
 K8S = ROOT / "k8s"
-TOOLS = ("docker", "kind", "kubectl", "istioctl", "linkerd", "curl")
+TOOLS = ("docker", "kind", "kubectl", "helm", "istioctl", "linkerd", "curl", "sleep")
 # All that the scripts may take for granted.
 BASICS = ("awk", "bash", "cat", "dirname", "env", "grep", "mv", "rm", "sed")
 STEPS = {
@@ -23,9 +23,20 @@ STEPS = {
     "cert-manager.yaml": "Gateway API, cert-manager, metrics-server",
     "istioctl --context kind-marty install": "istio",
     "--kustomize " + str(K8S / "mesh"): "rules of the mesh",
+    "k8s/ingress/issuers": "ingress",
+    "k8s/ingress/istio": "ingress",
+    "gateway/shared-gateway": "ingress",
     "k8s/policies": "policies",
     "k8s/observability": "observability",
 }
+
+
+# What the shared Gateway is made of where Istio is not.
+ENVOY_GATEWAY = (
+    "--filename " + str(K8S / "ingress" / "envoy" / "namespaces.yaml"),
+    "helm template gateway-crds",
+    "upgrade --install envoy-gateway",
+)
 
 
 class Machine:
@@ -82,7 +93,7 @@ def positions(calls: list[str], *parts: str) -> list[int]:
 @pytest.mark.parametrize(
     ("mesh", "between"),
     [
-        ("none", ()),
+        ("none", ENVOY_GATEWAY),
         ("istio", ("istioctl --context kind-marty install", "--kustomize " + str(K8S / "mesh"))),
         (
             "linkerd",
@@ -92,6 +103,7 @@ def positions(calls: list[str], *parts: str) -> list[int]:
                 "install --crds",
                 "install --linkerd-cni-enabled",
                 "--kustomize " + str(K8S / "mesh"),
+                *ENVOY_GATEWAY,
             ),
         ),
     ],
@@ -108,6 +120,9 @@ def test_the_parts_are_made_in_their_order(machine: Machine, mesh: str, between:
         "cert-manager",
         "metrics-server",
         *between,
+        "--kustomize " + str(K8S / "ingress" / "issuers"),
+        "--kustomize " + str(K8S / "ingress" / {"none": "envoy"}.get(mesh, mesh)),
+        "condition=Programmed gateway/shared-gateway",
         "apply --server-side --force-conflicts --kustomize " + str(K8S / "policies"),
         "apply --server-side --force-conflicts --kustomize " + str(K8S / "observability"),
     )
@@ -151,9 +166,11 @@ def test_a_step_that_fails_is_named_and_the_next_run_goes_on(machine: Machine, f
 def test_no_other_cluster_is_touched(cluster: Callable[..., Machine], script: str, mesh: str) -> None:
     machine = cluster("--service-mesh", mesh, "--name", "mine")
     assert machine.run(script, "--service-mesh", mesh, "--name", "mine").returncode == 0
-    clients = [call for call in machine.calls() if call.startswith(("kubectl", "istioctl", "linkerd"))]
+    clients = [call for call in machine.calls() if call.startswith(("kubectl", "helm", "istioctl", "linkerd"))]
     assert clients
-    assert not [call for call in clients if not call.split(maxsplit=1)[1].startswith("--context kind-mine ")]
+    # Rendering a chart speaks to no cluster.
+    speaking = [call.split(maxsplit=1)[1] for call in clients if not call.startswith("helm template")]
+    assert not [call for call in speaking if not call.startswith(("--context kind-mine ", "--kube-context kind-mine "))]
 
 
 def test_a_cluster_keeps_the_mesh_that_it_was_made_with(cluster: Callable[..., Machine]) -> None:
@@ -169,7 +186,12 @@ def test_observability_can_be_left_out(machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     ("mesh", "missing"),
-    [("none", ["kind", "kubectl"]), ("istio", ["istioctl"]), ("linkerd", ["linkerd"]), ("istio", ["docker", "kind"])],
+    [
+        ("none", ["kind", "kubectl", "helm"]),
+        ("istio", ["istioctl"]),
+        ("linkerd", ["linkerd", "helm"]),
+        ("istio", ["docker", "kind"]),
+    ],
 )
 def test_all_tools_that_are_missing_are_named_and_nothing_is_done(
     machine: Machine, mesh: str, missing: list[str]
@@ -181,6 +203,44 @@ def test_all_tools_that_are_missing_are_named_and_nothing_is_done(
     for tool in missing:
         assert f"{tool} is missing: " in refused.stderr
     assert machine.calls() == []
+
+
+def test_helm_is_needed_only_where_a_chart_is_installed(cluster: Callable[..., Machine]) -> None:
+    machine = cluster("--service-mesh", "istio")
+    (machine.bin / "helm").unlink()
+    for script in ("setup-cluster.sh", "validate.sh"):
+        assert machine.run(script, "--service-mesh", "istio").returncode == 0
+    assert machine.run("cleanup.sh").returncode == 0
+
+
+@pytest.mark.parametrize("fails", ["template gateway-crds", "upgrade --install envoy-gateway", "k8s/ingress/envoy"])
+@pytest.mark.parametrize("mesh", ["none", "linkerd"])
+def test_a_controller_that_fails_stops_the_step_and_the_next_run_goes_on(
+    machine: Machine, mesh: str, fails: str
+) -> None:
+    failed = machine.run("setup-cluster.sh", "--service-mesh", mesh, fail=fails)
+    assert failed.returncode == 1
+    assert "this step failed: ingress" in failed.stderr
+    assert not [call for call in machine.calls() if "k8s/policies" in call]
+    assert machine.run("setup-cluster.sh", "--service-mesh", mesh).returncode == 0
+
+
+def test_what_a_webhook_refuses_at_first_is_tried_again_for_a_minute(machine: Machine) -> None:
+    assert machine.run("setup-cluster.sh", fail="ingress/issuers").returncode == 1
+    calls = machine.calls()
+    assert len([call for call in calls if "ingress/issuers" in call]) == 12
+    assert calls.count("sleep 5") == 11
+
+
+def test_envoy_gateway_is_pinned_and_leaves_the_gateway_api_alone(machine: Machine) -> None:
+    assert machine.run("setup-cluster.sh").returncode == 0
+    version = re.findall(r"^ENVOY_GATEWAY_VERSION=(.+)$", (K8S / "versions.env").read_text(), re.MULTILINE)[0]
+    charts = [call for call in machine.calls() if call.startswith("helm")]
+    assert len(charts) == 2
+    assert all(f"--version {version} " in call for call in charts)
+    definitions, controller = charts
+    assert "crds.gatewayAPI.enabled=false" in definitions
+    assert "--skip-crds" in controller
 
 
 def test_an_engine_that_does_not_answer_is_named(machine: Machine) -> None:
@@ -242,9 +302,12 @@ def test_a_cluster_that_is_whole_is_valid(cluster: Callable[..., Machine], mesh:
     ("fails", "wrong"),
     [
         ("condition=Ready nodes", "all nodes are ready"),
-        ("curl", "the registry answers"),
+        ("curl --fail", "the registry answers"),
         ("refused/root.yaml", "what must not be is refused: root"),
         ("istioctl", "Istio finds no mistake"),
+        ("gateway/shared-gateway", "the shared Gateway is up"),
+        ("certificate/shared-gateway", "it has a certificate"),
+        ("http_code", "it leads from HTTP to HTTPS"),
     ],
 )
 def test_what_is_wrong_is_named_after_all_is_looked_at(cluster: Callable[..., Machine], fails: str, wrong: str) -> None:

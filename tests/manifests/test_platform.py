@@ -13,6 +13,7 @@ import yaml
 from celpy.adapter import json_to_cel
 
 from tests.conftest import KINDS, MESHES, ROOT
+from tests.manifests.test_linters import YAMLLINT, checkov, linter
 from tests.manifests.tools import (
     CORE_GROUPS,
     KUBERNETES,
@@ -28,7 +29,24 @@ from tests.manifests.tools import (
 from tests.template.test_build_files import run, tool
 
 K8S = ROOT / "k8s"
-FOLDERS = ("mesh/istio", "mesh/linkerd", "policies", "policies/namespace")
+FOLDERS = (
+    "gitops/argocd",
+    "gitops/flux",
+    "gitops/services",
+    "gitops/services/order-service",
+    "ingress/envoy",
+    "ingress/gateway",
+    "ingress/issuers",
+    "ingress/istio",
+    "ingress/linkerd",
+    "mesh/istio",
+    "mesh/linkerd",
+    "policies",
+    "policies/namespace",
+)
+# Built as parts of others: see test_gitops.py and test_ingress.py.
+COMPONENTS = {"gitops/flux/service", "ingress/acme"}
+EXCEPTIONS = {"CKV_K8S_21": "policies/namespace is applied with --namespace NAME"}
 # Beside those that services use.
 BUILT_IN = CORE_GROUPS | {"admissionregistration.k8s.io", "rbac.authorization.k8s.io"}
 POLICIES = ("latest", "limits", "name", "root")
@@ -65,7 +83,23 @@ def test_what_is_to_be_refused_is_valid_otherwise(name: str) -> None:
 
 def test_no_folder_is_left_out() -> None:
     found = {path.parent.relative_to(K8S).as_posix() for path in K8S.rglob("kustomization.yaml")}
-    assert {folder for folder in found if not folder.startswith("observability")} == set(FOLDERS)
+    assert {folder for folder in found if not folder.startswith("observability")} == {*FOLDERS, *COMPONENTS}
+
+
+def test_yamllint_has_nothing_against_the_files() -> None:
+    folders = sorted(
+        str(path) for path in K8S.iterdir() if path.name != "observability" and path.suffix in {"", ".yaml"}
+    )
+    done = linter("yamllint@1.38.0", "--strict", "--config-data", YAMLLINT, *folders)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_checkov_has_nothing_against_what_is_applied(tmp_path: Path) -> None:
+    for folder in FOLDERS:
+        (tmp_path / f"{folder.replace('/', '-')}.yaml").write_text(yaml.safe_dump_all(build(K8S / folder)), "utf-8")
+    judged, failed = checkov(tmp_path)
+    assert judged
+    assert {each.partition(" ")[0] for each in failed} == EXCEPTIONS.keys()
 
 
 def test_shellcheck_passes_the_scripts() -> None:

@@ -17,6 +17,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from tests.conftest import ROOT
+from tests.manifests import crds
 from tests.servers.requirement import missing
 
 # The oldest release that still gets fixes: what it knows, newer ones know too.
@@ -100,7 +101,8 @@ def problems(manifest: Manifest) -> list[str]:
         return core_problems(manifest)
     # A resource definition says nothing of metadata: any core kind's schema does.
     metadata = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
-    validator = custom_schemas().get((manifest["apiVersion"], manifest["kind"]))
+    key = (manifest["apiVersion"], manifest["kind"])
+    validator = module_schemas(group_of(manifest)).get(key) or custom_schemas().get(key)
     if validator is None:
         pytest.fail(f"no schema for {manifest['apiVersion']} {manifest['kind']}", pytrace=False)
     errors = validator.iter_errors(manifest)
@@ -127,6 +129,12 @@ def custom_schemas() -> dict[tuple[str, str], Draft202012Validator]:
         missing(f"there are no custom resource definitions in {folder}: name their folder in MARTY_CRDS")
     definitions = [json.loads(file.read_text(encoding="utf-8"))["spec"] for file in files]
     return dict(entry for spec in definitions for entry in validators(spec))
+
+
+@functools.cache
+def module_schemas(group: str) -> dict[tuple[str, str], Draft202012Validator]:
+    """Return the same for an API group whose definitions a Go module holds."""
+    return dict(entry for spec in crds.specs(group) for entry in validators(spec))
 
 
 def validators(spec: Manifest) -> Iterator[tuple[tuple[str, str], Draft202012Validator]]:
