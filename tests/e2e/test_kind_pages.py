@@ -52,6 +52,8 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path, checkout: Path) -> 
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     # That all of a service's own tests pass, on servers too, others have shown; that the command works, these few show.
     environment["PYTEST_ADDOPTS"] = "--cov-fail-under=0 tests/unit"
+    # So few are slower in parallel. That they run in parallel, the tests of databases, caches and auth on servers show.
+    environment["PYTEST_XDIST_AUTO_NUM_WORKERS"] = "0"
     environment["GIT_CONFIG_GLOBAL"] = str(tmp_path / ".gitconfig")
     (tmp_path / ".gitconfig").write_text("[user]\nname = Ada Example\nemail = ada@example.com\n")
     typed = typing(request, checkout, ports)

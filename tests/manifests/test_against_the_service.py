@@ -19,12 +19,23 @@ from tests.conftest import Render
 from tests.manifests.tools import Manifest, build, environment, one, overlays, pod_of, ports, service_container
 
 pytestmark = pytest.mark.slow
+
+
+def group(kind: str) -> pytest.MarkDecorator:
+    """Keep the tests of a kind on one worker, which installs it once."""
+    return pytest.mark.xdist_group(f"deployed-{kind}")
+
+
 CASES = [
-    *(("fastapi", "istio", name) for name in overlays("istio")),
-    *(("grpc", "none", name) for name in overlays("none")),
-    *(("hybrid", "linkerd", name) for name in overlays("linkerd")),
-    ("database", "none", "production"),
-    *(("minimal", "none", name) for name in overlays("none")),
+    pytest.param(kind, mesh, overlay, marks=group(kind))
+    for kind, mesh, names in (
+        ("fastapi", "istio", overlays("istio")),
+        ("grpc", "none", overlays("none")),
+        ("hybrid", "linkerd", overlays("linkerd")),
+        ("database", "none", ["production"]),
+        ("minimal", "none", overlays("none")),
+    )
+    for overlay in names
 ]
 
 
@@ -101,7 +112,11 @@ def test_what_the_manifests_name_is_what_the_service_serves_and_reads(
     deploy: Deploy, kind: str, mesh: str, overlay: str
 ) -> None:
     # As rendered, production refuses a store in memory: this is the documented trial.
-    deployed = deploy(kind, mesh, overlay, ALLOW_EMBEDDED="true")
+    variables = {"ALLOW_EMBEDDED": "true"}
+    if overlay != "production":
+        # That the grace period exceeds the drain in each overlay, test_references shows without waiting for it.
+        variables["DRAIN_DELAY"] = "0"
+    deployed = deploy(kind, mesh, overlay, **variables)
     deployed.wait_ready()
 
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
@@ -128,11 +143,13 @@ def test_what_the_manifests_name_is_what_the_service_serves_and_reads(
     assert deployed.process.wait(grace) == 0
 
 
+@group("fastapi")
 def test_the_production_overlay_refuses_a_store_that_is_lost_with_the_process(deploy: Deploy) -> None:
     deployed = deploy("fastapi", "istio", "production")
     assert deployed.process.wait(20) == 1
     assert "STORAGE_BACKEND" in deployed.output()
 
 
+@group("minimal")
 def test_the_production_overlay_of_a_kind_that_keeps_nothing_starts(deploy: Deploy) -> None:
     deploy("minimal", "none", "production").wait_ready()
