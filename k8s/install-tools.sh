@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs kind and kubectl, and istioctl or linkerd, in the versions of versions.env: each is compared with the
-# checksum that its project publishes. Docker is yours to install. May run again: what is there already stays.
+# Installs kind and kubectl, and istioctl, or linkerd and helm, or helm, in the versions of versions.env: each is compared
+# with the checksum that its project publishes. Docker is yours to install. May run again: what is there already stays.
 #
 #   install-tools.sh [--service-mesh istio|linkerd|none] [--into FOLDER]
 #
@@ -77,6 +77,7 @@ tool() {
   printf '==> %s %s\n' "$1" "$2"
   download "$3" "$4" "$SCRATCH/$1.download"
   case $3 in
+    */helm-*) tar -xzf "$SCRATCH/$1.download" -C "$SCRATCH" --strip-components 1 "$OS-$CPU/$1" ;;
     *.tar.gz) tar -xzf "$SCRATCH/$1.download" -C "$SCRATCH" "$1" ;;
     *) mv "$SCRATCH/$1.download" "$SCRATCH/$1" ;;
   esac
@@ -96,6 +97,11 @@ url=$GITHUB/kubernetes-sigs/kind/releases/download/$KIND_VERSION/kind-$OS-$CPU
 tool kind "$KIND_VERSION" "$url" "$url.sha256sum"
 url=https://dl.k8s.io/release/$KUBECTL_VERSION/bin/$OS/$CPU/kubectl
 tool kubectl "$KUBECTL_VERSION" "$url" "$url.sha256"
+# Without Istio another gateway comes from a chart.
+if [[ $MESH != istio ]]; then
+  url=https://get.helm.sh/helm-$HELM_VERSION-$OS-$CPU.tar.gz
+  tool helm "$HELM_VERSION" "$url" "$url.sha256sum"
+fi
 case $MESH in
   istio)
     url=$GITHUB/istio/istio/releases/download/$ISTIO_VERSION/istioctl-$ISTIO_VERSION-$ISTIO_OS-$CPU.tar.gz

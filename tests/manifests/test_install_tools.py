@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import re
-import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -27,13 +26,17 @@ LINKERD = (
     f"https://github.com/linkerd/linkerd2/releases/download/{VERSIONS['LINKERD_VERSION']}/"
     f"linkerd2-cli-{VERSIONS['LINKERD_VERSION']}-linux-amd64"
 )
+HELM = f"https://get.helm.sh/helm-{VERSIONS['HELM_VERSION']}-linux-amd64.tar.gz"
 # Where each project publishes its checksums.
-CHECKSUMS = {KIND: ".sha256sum", KUBECTL: ".sha256", ISTIO: ".sha256", LINKERD: ".sha256"}
+CHECKSUMS = {KIND: ".sha256sum", HELM: ".sha256sum", KUBECTL: ".sha256", ISTIO: ".sha256", LINKERD: ".sha256"}
 TOOLS = {
-    "none": ["kind", "kubectl"],
+    "none": ["helm", "kind", "kubectl"],
     "istio": ["istioctl", "kind", "kubectl"],
-    "linkerd": ["kind", "kubectl", "linkerd"],
+    "linkerd": ["helm", "kind", "kubectl", "linkerd"],
 }
+
+# What is in an archive.
+PROGRAMS = {ISTIO: "istioctl", HELM: "linux-amd64/helm"}
 # Answers with the file that stands for the URL, and notes the URL.
 CURL = """#!/bin/bash
 while (($#)); do
@@ -57,7 +60,7 @@ class Internet:
         (self.bin / "curl").chmod(0o755)
         self.machine("Linux", "x86_64")
         for url, ending in CHECKSUMS.items():
-            content = archive("istioctl") if url.endswith(".gz") else f"#!/bin/sh\necho {url}\n".encode()
+            content = archive(PROGRAMS[url]) if url in PROGRAMS else f"#!/bin/sh\necho {url}\n".encode()
             self.publish(url, content)
             self.publish(url + ending, f"{hashlib.sha256(content).hexdigest()}  {url.rpartition('/')[2]}\n".encode())
 
@@ -93,7 +96,7 @@ class Internet:
 
 def archive(name: str) -> bytes:
     """Return a .tar.gz with one program."""
-    content = b"#!/bin/sh\necho istioctl\n"
+    content = b"#!/bin/sh\n"
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
         entry = tarfile.TarInfo(name)
@@ -127,10 +130,10 @@ def test_what_is_there_in_its_version_is_not_fetched_again(internet: Internet) -
     assert internet.asked() == [*asked, KIND, f"{KIND}.sha256sum"]
 
 
-@pytest.mark.parametrize("url", [KIND, KUBECTL, ISTIO, LINKERD])
+@pytest.mark.parametrize("url", [KIND, KUBECTL, HELM, ISTIO, LINKERD])
 def test_what_is_not_as_its_project_published_it_is_not_installed(internet: Internet, url: str) -> None:
     internet.publish(url, b"something else")
-    refused = internet.install("--service-mesh", "linkerd" if url == LINKERD else "istio")
+    refused = internet.install("--service-mesh", "istio" if url == ISTIO else "linkerd")
     assert refused.returncode == 1
     assert f"{url} is not what {url}{CHECKSUMS[url]} says" in refused.stderr
     assert url.rpartition("/")[2].partition("-")[0] not in internet.installed()
@@ -157,13 +160,13 @@ def test_each_project_calls_a_machine_by_its_own_name(
     internet: Internet, system: str, processor: str, linkerd: str, istio: str
 ) -> None:
     internet.machine(system, processor)
+    cpu = "amd64" if processor == "x86_64" else "arm64"
+    for url in (KIND, KUBECTL, HELM):
+        other = url.replace("linux", system.lower()).replace("amd64", cpu)
+        content = archive(f"{system.lower()}-{cpu}/helm") if url == HELM else b"#!/bin/sh\n"
+        internet.publish(other, content)
+        internet.publish(other + CHECKSUMS[url], hashlib.sha256(content).hexdigest().encode())
     for mesh, ending in (("linkerd", linkerd), ("istio", f"{istio}.tar.gz")):
-        for url in (KIND, KUBECTL):
-            cpu = "amd64" if processor == "x86_64" else "arm64"
-            other = url.replace("linux", system.lower()).replace("amd64", cpu)
-            for suffix in ("", CHECKSUMS[url]):
-                shutil.copy(internet.state / "files" / f"{url}{suffix}".replace("/", "_"), internet.state / "copy")
-                internet.publish(f"{other}{suffix}", (internet.state / "copy").read_bytes())
         assert internet.install("--service-mesh", mesh).returncode == 1
         assert internet.asked()[-1].endswith(f"-{ending}")
 
