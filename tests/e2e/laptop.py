@@ -74,6 +74,10 @@ class Laptop(Terminal):
         """Run a block as the page means it; fail with what was printed."""
         super().type(Block(f"# with a cluster\n{block.commands}", block.prints))
 
+    def run(self, line: str) -> str:
+        """Run one command where the page has come to, which must succeed; return what it printed."""
+        return self._run(line, lenient=False)
+
     def _wait_for(self, process: subprocess.Popen[bytes], line: str) -> None:
         found = PORT.search(line)
         assert found, f"this is no port-forward: {line}"

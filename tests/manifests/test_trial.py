@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import KINDS, MESHES, ROOT
+from tests.conftest import ROOT
 from tests.manifests.test_platform import refusals, wrong
-from tests.manifests.tools import Built, Manifest, build, environment, overlays, pick
-from tests.observability.rules import OBSERVABILITY
+from tests.manifests.tools import Built, Manifest, pick
 
 POSTGRESQL = list(yaml.safe_load_all((ROOT / "k8s/trial/postgresql.yaml").read_text(encoding="utf-8")))
 
@@ -47,21 +46,3 @@ def test_the_certificate_is_the_one_that_the_services_own_door_looks_for(built: 
     # The tests' services have another domain.
     name, _, _ = door["spec"]["servers"][0]["hosts"][0].partition(".")
     assert certificate["spec"]["dnsNames"] == [f"{name}.example.com"]
-
-
-@pytest.mark.parametrize("mesh", MESHES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_spans_are_sent_to_a_service_that_the_cluster_has(built: Built, kind: str, mesh: str) -> None:
-    services = {
-        f"http://{each['metadata']['name']}.{each['metadata']['namespace']}:{port['port']}"
-        for each in pick(build(OBSERVABILITY), "Service")
-        for port in each["spec"]["ports"]
-        if port["name"] == "otlp-http"
-    }
-    sent = {
-        environment(built(kind, mesh, overlay)).get("OTEL_EXPORTER_OTLP_ENDPOINT")
-        for overlay in overlays(mesh)
-        if overlay in {"staging", "production"}
-    }
-    assert sent - {None} <= services
-    assert sent != {None} or kind == "minimal"
