@@ -52,6 +52,11 @@ test: .venv/dev lint typecheck ## Run every test (MARTY_REQUIRE=all: none may be
 test-fast: .venv/dev ## The inner loop: the library, and the template without installing what it renders
 	@$(PY) -m pytest -n $(JOBS) -m "not slow" $(PYTEST_FLAGS)
 
+# In order, and no further than the first that fails: what comes later stands on it. What is there then can be looked at.
+.PHONY: e2e
+e2e: .venv/dev ## Go the whole path on a cluster of k8s/setup-cluster.sh (MARTY_CLUSTER=kind-marty)
+	@MARTY_CLUSTER="$(or $(MARTY_CLUSTER),kind-marty)" MARTY_REQUIRE=all $(PY) -m pytest -n 0 -x -v -m cluster tests/e2e/cluster $(PYTEST_FLAGS)
+
 .PHONY: lint
 lint: .venv/dev ## Check formatting and style
 	@$(PY) -m ruff format --check --quiet .

@@ -1,9 +1,9 @@
-"""What the tests of the library and of the template share: real servers, and modules that are compiled once."""
+"""What the tests of the library and of the template share: real servers, whether there is a cluster, and modules compiled once."""
 
 import os
 import sys
 
-pytest_plugins = ["tests.servers.fixtures"]
+pytest_plugins = ["tests.servers.fixtures", "tests.e2e.selection"]
 
 # Where a machine sets this, as images of containers do, each of the thousand processes that the tests start would
 # compile all that it imports: half of the time that a service takes to start.

@@ -85,6 +85,7 @@ class Terminal:
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str], typed: Callable[[str], str], ready: str) -> None:
+        self.folder = folder
         self._state = folder / ".state"
         self._state.write_text(f"PAGE_FOLDER={shlex.quote(str(folder))}\n")
         self._log = folder / ".log"
