@@ -1,4 +1,4 @@
-"""What the tests of the library and of the template share: real servers, whether there is a cluster, and modules compiled once."""
+"""What all tests share: real servers, whether there is a cluster, and modules that are compiled once."""
 
 import os
 import sys
