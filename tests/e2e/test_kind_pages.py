@@ -40,7 +40,16 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def terminal(request: pytest.FixtureRequest, tmp_path: Path, checkout: Path) -> Iterator[Terminal]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A new folder that has the same name for each page: Python keeps what it compiles by the path of the source."""
+    folder = tmp_path_factory.getbasetemp() / "page"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def terminal(request: pytest.FixtureRequest, folder: Path, checkout: Path) -> Iterator[Terminal]:
     """A terminal in which ports, servers and the template's address of a page are those of this test."""
     for tool in ("bash", "curl", "kubectl"):
         if shutil.which(tool) is None:
@@ -54,10 +63,11 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path, checkout: Path) -> 
     environment["PYTEST_ADDOPTS"] = "--cov-fail-under=0 tests/unit"
     # So few are slower in parallel. That they run in parallel, the tests of databases, caches and auth on servers show.
     environment["PYTEST_XDIST_AUTO_NUM_WORKERS"] = "0"
-    environment["GIT_CONFIG_GLOBAL"] = str(tmp_path / ".gitconfig")
-    (tmp_path / ".gitconfig").write_text("[user]\nname = Ada Example\nemail = ada@example.com\n")
+    environment["PYTHONPYCACHEPREFIX"] = f"{folder}-compiled"
+    environment["GIT_CONFIG_GLOBAL"] = str(folder / ".gitconfig")
+    (folder / ".gitconfig").write_text("[user]\nname = Ada Example\nemail = ada@example.com\n")
     typed = typing(request, checkout, ports)
-    opened = Terminal(tmp_path, environment, typed, f"http://127.0.0.1:{ports['9000']}/health/ready")
+    opened = Terminal(folder, environment, typed, f"http://127.0.0.1:{ports['9000']}/health/ready")
     yield opened
     opened.stop()
 
