@@ -25,7 +25,7 @@ ASSIGNED = re.compile(r"(?:\w+=\S+\s+)+(?=[a-z])")
 # What is typed everywhere, for the folder and the variables that later lines need.
 HERE = re.compile(r"cd |export |git clone |\w+=\S+(\s*#.*)?$")
 # What makes sense where a cluster is, beside make, scripts and the tools of `pages`.
-COMMANDS = TOOLS | {"curl", "grep", "uv"}
+COMMANDS = TOOLS | {"curl", "grep", "sleep", "uv"}
 
 
 def sections(mesh: str) -> dict[str, list[Block]]:

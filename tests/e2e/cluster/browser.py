@@ -20,4 +20,5 @@ def chromium(playwright: Playwright) -> Iterator[Page]:
     program = next(filter(None, map(shutil.which, BROWSERS)), None) or missing(f"none of {BROWSERS} is on the PATH")
     # Whoever is root has no sandbox; the pages are our own.
     with playwright.chromium.launch(executable_path=program, chromium_sandbox=bool(os.getuid())) as browser:
-        yield browser.new_page()
+        # High: what is out of sight Grafana does not draw.
+        yield browser.new_page(viewport={"width": 1600, "height": 2400})

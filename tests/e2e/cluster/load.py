@@ -71,7 +71,7 @@ class Load:
         try:
             self._make.wait(60)
         finally:
-            self.close()
+            end(self._make)
         output = self.output()
         totals = TOTAL.findall(output)
         assert totals, f"locust has counted nothing:\n{output}"
@@ -79,8 +79,9 @@ class Load:
         return Result(int(requests), int(failures), output)
 
     def close(self) -> None:
-        """End it, however it is."""
+        """End it, however it is, and forget its output."""
         end(self._make)
+        self._log.close()
 
 
 def tools(environment: Mapping[str, str]) -> dict[str, str]:

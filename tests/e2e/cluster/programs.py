@@ -2,7 +2,7 @@
 
 # arguments: URL, and for a POST a body. Prints the status and the answer, or why there is none.
 CALL = """
-import sys, urllib.error, urllib.request
+import http.client, sys, urllib.error, urllib.request
 url, *body = sys.argv[1:]
 data = body[0].encode() if body else None
 request = urllib.request.Request(url, data, {"content-type": "application/json"})
@@ -12,7 +12,7 @@ try:
         print(answer.status, answer.read().decode())
 except urllib.error.HTTPError as error:
     print(error.code, error.read().decode())
-except OSError as error:
+except (OSError, http.client.HTTPException) as error:
     reason = getattr(error, "reason", error)
     print("timed out" if isinstance(reason, TimeoutError) else f"refused: {reason!r}")
 """
