@@ -44,6 +44,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.bin, self.state = folder / "bin", folder / "state"
+        self.environment: dict[str, str] = {}
         self.bin.mkdir()
         self.state.mkdir()
         for name in BASICS:
@@ -53,7 +54,7 @@ class Machine:
 
     def run(self, script: str, *arguments: str, fail: str = "") -> subprocess.CompletedProcess[str]:
         """Run a script of k8s/; calls that contain `fail` fail."""
-        environment = {"PATH": str(self.bin), "STATE": str(self.state), "FAIL": fail}
+        environment = {"PATH": str(self.bin), "STATE": str(self.state), "FAIL": fail} | self.environment
         command = [str(K8S / script), *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 

@@ -80,7 +80,7 @@ def test_prometheus_is_led_to_the_operations_port(manifests: list[Manifest]) -> 
 
 
 def test_network_policies_name_only_ports_of_the_container(manifests: list[Manifest]) -> None:
-    rules = [rule for policy in pick(manifests, "NetworkPolicy") for rule in policy["spec"]["ingress"]]
+    rules = [rule for policy in pick(manifests, "NetworkPolicy") for rule in policy["spec"].get("ingress", [])]
     named = {port["port"] for rule in rules for port in rule["ports"] if isinstance(port["port"], str)}
     assert named == ports(manifests).keys()
 
@@ -88,8 +88,8 @@ def test_network_policies_name_only_ports_of_the_container(manifests: list[Manif
 def test_network_policies_deny_what_they_do_not_list(manifests: list[Manifest]) -> None:
     for policy in pick(manifests, "NetworkPolicy"):
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-        assert all(rule.get("from") and rule.get("ports") for rule in policy["spec"]["ingress"])
-        assert all(rule.get("to") for rule in policy["spec"]["egress"])
+        assert all(rule.get("from") and rule.get("ports") for rule in policy["spec"].get("ingress", []))
+        assert all(rule.get("to") for rule in policy["spec"].get("egress", []))
 
 
 def test_the_grace_period_exceeds_the_drain(manifests: list[Manifest]) -> None:

@@ -66,11 +66,11 @@ class TestAWorkload:
             each for each in pick(stack(), "NetworkPolicy") if each["spec"]["podSelector"] == {"matchLabels": labels}
         ]
         (policy,) = chosen
-        named = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+        named = {port["port"] for rule in policy["spec"].get("ingress", []) for port in rule["ports"]}
         (container,) = workloads()[name]["spec"]["template"]["spec"]["containers"]
         assert named <= {port["name"] for port in container["ports"]}
-        assert all(rule.get("from") for rule in policy["spec"]["ingress"])
-        assert all(rule.get("to") for rule in policy["spec"]["egress"])
+        assert all(rule.get("from") for rule in policy["spec"].get("ingress", []))
+        assert all(rule.get("to") for rule in policy["spec"].get("egress", []))
 
     def test_is_scraped_at_a_port_that_it_declares(self, name: str) -> None:
         template = workloads()[name]["spec"]["template"]

