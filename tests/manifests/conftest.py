@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import shutil
 
 import pytest
 
 from tests.conftest import Render
-from tests.manifests.tools import Built, Manifest, build, cases, release
+from tests.manifests.tools import Built, Composed, Manifest, build, cases, compose, release
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,20 @@ def built(render: Render) -> Built:
         return build(render(service_kind=kind, mesh=mesh) / "k8s" / "overlays" / folder)
 
     return built
+
+
+@pytest.fixture(scope="session")
+def composed(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Composed:
+    """Return a function that builds an overlay with other components than those it is rendered with."""
+
+    @functools.cache
+    def composed(kind: str, mesh: str, overlay: str, *components: str) -> list[Manifest]:
+        folder = tmp_path_factory.mktemp("composed") / "k8s"
+        shutil.copytree(render(service_kind=kind, mesh=mesh) / "k8s", folder)
+        compose(folder, mesh, *components)
+        return build(folder / "overlays" / overlay)
+
+    return composed
 
 
 @pytest.fixture(params=cases(), ids="-".join)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import KINDS, MESHES, Render
+from tests.conftest import KINDS, MESHES, ROOT, Render
+from tests.e2e.pages import Terminal, blocks, clean_environment
 from tests.manifests.tools import (
     Built,
     Manifest,
@@ -242,6 +243,16 @@ def test_each_release_has_a_version_of_its_own_and_migrates_to_it(service: Path,
         for job in pick(of_it, "Job"):
             assert name_of(job) == f"order-service-migrate-{version}{suffix}"
             assert job["spec"]["template"]["spec"]["containers"][0]["image"].endswith(f":{version}")
+
+
+def test_the_page_can_be_typed_in_a_service(service: Path) -> None:
+    terminal = Terminal(service, clean_environment(), lambda text: text, ready="")
+    for block in blocks((ROOT / "docs/rollout.md").read_text()):
+        terminal.type(block)
+    manifests = build(service / "k8s/overlays/canary")
+    assert all(each == {STABLE: 90, CANARY: 10} for each in split(manifests))
+    tags = [service_container(release(manifests, name))["image"].rpartition(":")[2] for name in ("stable", "canary")]
+    assert tags == ["0.1.0", "1.3.0"]
 
 
 def test_a_canary_grows_with_its_share_from_a_single_pod(canary: list[Manifest]) -> None:

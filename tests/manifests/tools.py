@@ -31,6 +31,7 @@ SHARED = frozenset({"Namespace", "ServiceAccount"})
 
 Manifest = dict[str, Any]
 Built = Callable[[str, str, str], list[Manifest]]
+Composed = Callable[..., list[Manifest]]
 
 
 def overlays(mesh: str) -> list[str]:
@@ -52,6 +53,15 @@ def cases(kinds: Iterable[str] = KINDS) -> list[tuple[str, str, str]]:
         for mesh in MESHES
         for overlay in overlays(mesh) + canaries * has_canary(kind, mesh)
     ]
+
+
+def compose(folder: Path, mesh: str, *components: str) -> None:
+    """Let every overlay that has the mesh's component have these components in its place."""
+    listed, wanted = f"  - ../../components/{mesh}\n", "".join(f"  - ../../components/{name}\n" for name in components)
+    files = [each for each in (folder / "overlays").glob("*/kustomization.yaml") if listed in each.read_text()]
+    assert len(files) == 3
+    for file in files:
+        file.write_text(file.read_text().replace(listed, wanted))
 
 
 def build(overlay: Path) -> list[Manifest]:
