@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import shutil
 
 import pytest
 
-from tests.conftest import KINDS, MESHES, Render
-from tests.manifests.tools import Built, Manifest, build, overlays
+from tests.conftest import Render
+from tests.manifests.tools import Built, Composed, Manifest, build, cases, compose, release
 
 
 @pytest.fixture(scope="session")
@@ -16,15 +17,29 @@ def built(render: Render) -> Built:
 
     @functools.cache
     def built(kind: str, mesh: str, overlay: str) -> list[Manifest]:
-        return build(render(service_kind=kind, mesh=mesh) / "k8s" / "overlays" / overlay)
+        folder, _, part = overlay.partition(" ")
+        if part:
+            return release(built(kind, mesh, folder), part)
+        return build(render(service_kind=kind, mesh=mesh) / "k8s" / "overlays" / folder)
 
     return built
 
 
-CASES = [(kind, mesh, overlay) for kind in KINDS for mesh in MESHES for overlay in overlays(mesh)]
+@pytest.fixture(scope="session")
+def composed(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Composed:
+    """Return a function that builds an overlay with other components than those it is rendered with."""
+
+    @functools.cache
+    def composed(kind: str, mesh: str, overlay: str, *components: str) -> list[Manifest]:
+        folder = tmp_path_factory.mktemp("composed") / "k8s"
+        shutil.copytree(render(service_kind=kind, mesh=mesh) / "k8s", folder)
+        compose(folder, mesh, *components)
+        return build(folder / "overlays" / overlay)
+
+    return composed
 
 
-@pytest.fixture(params=CASES, ids="-".join)
+@pytest.fixture(params=cases(), ids="-".join)
 def manifests(request: pytest.FixtureRequest, built: Built) -> list[Manifest]:
-    """Run the test for every overlay of every kind with every mesh."""
+    """Run the test for every release in every overlay of every kind with every mesh."""
     return built(*request.param)

@@ -6,7 +6,18 @@ import pytest
 import yaml
 
 from tests.conftest import HOSTILE, KINDS, MESHES, Render
-from tests.manifests.tools import Manifest, build, environment, one, overlays, pick, ports, service_container
+from tests.manifests.tools import (
+    Manifest,
+    build,
+    environment,
+    has_canary,
+    one,
+    overlays,
+    pick,
+    ports,
+    release,
+    service_container,
+)
 
 ANSWERS = {
     "service_name": "odd-one",
@@ -25,17 +36,22 @@ DEFAULTS = ("8000", "9000", "50051", "example.com", "ghcr.io", "order-service", 
 
 @pytest.fixture(scope="module", params=[(kind, mesh) for kind in KINDS for mesh in MESHES], ids="-".join)
 def odd(request: pytest.FixtureRequest, render: Render) -> dict[str, list[Manifest]]:
-    """Return all overlays of a service with no default left."""
+    """Return all releases in all overlays of a service with no default left."""
     kind, mesh = request.param
     folder = render(service_kind=kind, mesh=mesh, **ANSWERS) / "k8s" / "overlays"
-    return {overlay: build(folder / overlay) for overlay in overlays(mesh)}
+    found = {overlay: build(folder / overlay) for overlay in overlays(mesh)}
+    if has_canary(kind, mesh):
+        both = build(folder / "canary")
+        return found | {"canary stable": release(both, "stable"), "canary canary": release(both, "canary")}
+    return found
 
 
 def test_every_answer_lands_in_every_overlay(odd: dict[str, list[Manifest]]) -> None:
-    for manifests in odd.values():
+    for overlay, manifests in odd.items():
+        name = "odd-one-canary" if overlay == "canary canary" else "odd-one"
         deployment = one(manifests, "Deployment")["metadata"]
         assert one(manifests, "Namespace")["metadata"]["name"] == deployment["namespace"] == "2026"
-        assert {deployment["name"], one(manifests, "Service")["metadata"]["name"]} == {"odd-one"}
+        assert {deployment["name"], one(manifests, "Service")["metadata"]["name"]} == {name}
         assert deployment["annotations"]["kubernetes.io/description"] == HOSTILE
         assert deployment["annotations"]["a8r.io/owner"] == 'Zoë "Z" O\'Neil: #1 <zoe+k8s@team.dev>'
         assert service_container(manifests)["image"].rpartition(":")[0] == "localhost:5001/a/b/odd-one"

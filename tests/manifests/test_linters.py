@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.conftest import KINDS, MESHES, Render
-from tests.manifests.tools import Built
+from tests.manifests.tools import Built, Composed, has_canary
 
 SKIPPED = {
     "CKV_K8S_11": "a limit of CPU throttles event loops; requests share the node fairly",
@@ -39,8 +39,13 @@ def checkov(folder: Path) -> tuple[set[str], list[str]]:
     return {Path(each["file_path"]).name for each in results["passed_checks"]}, failed
 
 
-def test_checkov_passes_the_production_overlay_of_every_kind_and_mesh(built: Built, tmp_path: Path) -> None:
-    files = {f"{kind}-{mesh}.yaml": built(kind, mesh, "production") for kind in KINDS for mesh in MESHES}
+def test_checkov_passes_production_and_canary_of_every_kind_and_mesh(
+    built: Built, composed: Composed, tmp_path: Path
+) -> None:
+    # A canary holds production.
+    overlays = {(kind, mesh): "canary" if has_canary(kind, mesh) else "production" for kind in KINDS for mesh in MESHES}
+    files = {f"{kind}-{mesh}.yaml": built(kind, mesh, overlay) for (kind, mesh), overlay in overlays.items()}
+    files["faults.yaml"] = composed("hybrid", "linkerd", "staging", "linkerd", "faults")
     for name, manifests in files.items():
         (tmp_path / name).write_text(yaml.safe_dump_all(manifests), encoding="utf-8")
     judged, failed = checkov(tmp_path)

@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 
 from tests.conftest import KINDS, Render
-from tests.manifests.tools import Built, Manifest, environment, group_of, one, pick, pod_of, ports, service_container
+from tests.manifests.tools import (
+    Built,
+    Manifest,
+    environment,
+    group_of,
+    name_of,
+    one,
+    pick,
+    pod_of,
+    ports,
+    service_container,
+)
 
 
 @pytest.fixture(params=KINDS)
@@ -21,11 +32,6 @@ def istio(request: pytest.FixtureRequest, built: Built) -> list[Manifest]:
 def linkerd(request: pytest.FixtureRequest, built: Built) -> list[Manifest]:
     """Return the objects of each kind with Linkerd."""
     return built(request.param, "linkerd", "service-mesh")
-
-
-def name_of(manifest: Manifest) -> str:
-    """Return an object's name."""
-    return str(manifest["metadata"]["name"])
 
 
 def routes_of(manifests: list[Manifest]) -> list[Manifest]:

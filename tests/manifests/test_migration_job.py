@@ -9,16 +9,15 @@ import pytest
 
 from extensions.kinds import KINDS
 from tests.conftest import KINDS as OFFERED
-from tests.conftest import MESHES, Render
-from tests.manifests.tools import Built, Manifest, build, one, overlays, pick, pod_of, pods_of, service_container
+from tests.conftest import Render
+from tests.manifests.tools import Built, Manifest, build, cases, name_of, one, pick, pod_of, pods_of, service_container
 
 MIGRATING = [kind for kind in OFFERED if "database" in KINDS[kind]]
-CASES = [(kind, mesh, overlay) for kind in MIGRATING for mesh in MESHES for overlay in overlays(mesh)]
 
 
-@pytest.fixture(params=CASES, ids="-".join)
+@pytest.fixture(params=cases(MIGRATING), ids="-".join)
 def migrating(request: pytest.FixtureRequest, built: Built) -> list[Manifest]:
-    """Every overlay of every kind that has a database, with every mesh."""
+    """Every release in every overlay of every kind that has a database, with every mesh."""
     return built(*request.param)
 
 
@@ -42,7 +41,8 @@ def test_the_job_runs_the_command_in_the_image_of_the_service(migrating: list[Ma
 
 def test_each_tag_has_a_job_of_its_own_for_a_job_cannot_be_changed(migrating: list[Manifest]) -> None:
     tag = service_container(migrating)["image"].rpartition(":")[2]
-    assert one(migrating, "Job")["metadata"]["name"] == f"order-service-migrate-{tag}"
+    suffix = name_of(one(migrating, "Service")).removeprefix("order-service")
+    assert name_of(one(migrating, "Job")) == f"order-service-migrate-{tag}{suffix}"
 
 
 @pytest.mark.parametrize("kind", MIGRATING)

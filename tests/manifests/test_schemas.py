@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KINDS, MESHES, Render
-from tests.manifests.tools import Built, Manifest, custom_schemas, group_of, one, overlays, pick, problems
+from tests.manifests.tools import Built, Manifest, custom_schemas, group_of, has_canary, one, overlays, pick, problems
 
 
 def test_every_object_satisfies_its_strict_schema(manifests: list[Manifest]) -> None:
@@ -25,7 +25,9 @@ def test_no_object_is_built_twice(manifests: list[Manifest]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_folder_holds_exactly_the_overlays_that_are_built(render: Render, kind: str, mesh: str) -> None:
     folder = render(service_kind=kind, mesh=mesh) / "k8s" / "overlays"
-    assert sorted(entry.name for entry in folder.iterdir()) == sorted(overlays(mesh))
+    assert sorted(entry.name for entry in folder.iterdir()) == sorted(
+        overlays(mesh) + ["canary"] * has_canary(kind, mesh)
+    )
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "NetworkPolicy", "HorizontalPodAutoscaler"])

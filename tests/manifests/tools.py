@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from tests.conftest import ROOT
+from extensions.kinds import DOORS
+from extensions.kinds import KINDS as FEATURES
+from tests.conftest import KINDS, MESHES, ROOT
 from tests.manifests import crds
 from tests.servers.requirement import missing
 
@@ -26,13 +28,41 @@ CORE_GROUPS = frozenset(
     {"", "apps", "autoscaling", "batch", "policy", "networking.k8s.io", "rbac.authorization.k8s.io"},
 )
 
+SHARED = frozenset({"Namespace", "ServiceAccount"})
+
 Manifest = dict[str, Any]
 Built = Callable[[str, str, str], list[Manifest]]
+Composed = Callable[..., list[Manifest]]
 
 
 def overlays(mesh: str) -> list[str]:
-    """Return the overlays that a service with this mesh has."""
+    """Return the overlays that every service with this mesh has."""
     return ["development", "production", "staging", *(["service-mesh"] if mesh != "none" else [])]
+
+
+def has_canary(kind: str, mesh: str) -> bool:
+    """Say whether a mesh can share out the requests of this kind."""
+    return mesh != "none" and bool(DOORS & FEATURES[kind])
+
+
+def cases(kinds: Iterable[str] = KINDS) -> list[tuple[str, str, str]]:
+    """Return kind, mesh and overlay of every single release; a canary is two: `canary stable` and `canary canary`."""
+    canaries = ["canary stable", "canary canary"]
+    return [
+        (kind, mesh, overlay)
+        for kind in kinds
+        for mesh in MESHES
+        for overlay in overlays(mesh) + canaries * has_canary(kind, mesh)
+    ]
+
+
+def compose(folder: Path, mesh: str, *components: str) -> None:
+    """Let every overlay that has the mesh's component have these components in its place."""
+    listed, wanted = f"  - ../../components/{mesh}\n", "".join(f"  - ../../components/{name}\n" for name in components)
+    files = [each for each in (folder / "overlays").glob("*/kustomization.yaml") if listed in each.read_text()]
+    assert len(files) == 3
+    for file in files:
+        file.write_text(file.read_text().replace(listed, wanted))
 
 
 def build(overlay: Path) -> list[Manifest]:
@@ -43,6 +73,25 @@ def build(overlay: Path) -> list[Manifest]:
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
     return list(yaml.safe_load_all(done.stdout))
+
+
+def release(manifests: list[Manifest], name: str) -> list[Manifest]:
+    """Return the objects of one of two releases, `stable` or `canary`, and what there is once for both."""
+    of_canary = [each for each in manifests if is_canary(each)]
+    of_stable = [each for each in manifests if not is_canary(each)]
+    policies = {f"{name_of(one(of_stable, 'Service'))}-migrate{part}" for part in ("", "-mesh")}
+    shared = [each for each in of_stable if each["kind"] in SHARED or name_of(each) in policies]
+    return of_stable if name == "stable" else shared + of_canary
+
+
+def is_canary(manifest: Manifest) -> bool:
+    """Say whether an object is there for a canary only."""
+    return str(manifest["metadata"].get("labels", {}).get("app.kubernetes.io/name")).endswith("-canary")
+
+
+def name_of(manifest: Manifest) -> str:
+    """Return an object's name."""
+    return str(manifest["metadata"]["name"])
 
 
 def pick(manifests: list[Manifest], kind: str) -> list[Manifest]:
