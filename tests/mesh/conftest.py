@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
-import grpc
 import pytest
 
 from tests.conftest import Render
@@ -15,7 +14,7 @@ from tests.manifests.tools import Manifest, build
 from tests.observability.rendered import Rendered
 from tests.servers.server import free_server_ports
 
-from .stack import Mesh, start
+from .stack import Mesh
 from .stub import Stub
 
 KINDS = ("fastapi", "grpc", "hybrid")
@@ -57,7 +56,8 @@ def stubbed_pods(kind: str, manifests: Manifests) -> Iterator[Stubbed]:
         stubs = [Stub(), Stub()]
         for stub in stubs:
             stack.callback(stub.close)
-        yield start(stack, manifests(kind), {"order-service": stubs}), stubs
+        with closing(Mesh(manifests(kind), {"order-service": stubs})) as mesh:
+            yield mesh, stubs
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def stubbed(stubbed_pods: Stubbed) -> Stubbed:
     mesh, stubs = stubbed_pods
     mesh.caller.restart()
     for stub in stubs:
-        stub.__dict__ |= {"status": 200, "code": grpc.StatusCode.OK, "arrived": []}
+        stub.reset()
     return mesh, stubs
 
 
@@ -80,4 +80,5 @@ def live(kind: str, manifests: Manifests, installed: Render) -> Iterator[Live]:
             stack.callback(service.close)
         for service in services:
             service.wait_ready(60)
-        yield start(stack, manifests(kind), {"order-service": services}), services
+        with closing(Mesh(manifests(kind), {"order-service": services})) as mesh:
+            yield mesh, services

@@ -14,6 +14,8 @@ from tests.servers.server import Server
 
 from .istiod import Json
 
+CONFIGURATION = "envoy.json"
+
 
 @dataclass(frozen=True)
 class Envoy:
@@ -30,12 +32,12 @@ class Envoy:
     as_root = True
 
     def prepare(self, folder: Path, ports: list[int]) -> list[list[str]]:
-        (folder / "envoy.json").write_text(json.dumps(self.configuration(ports[0])))
+        (folder / CONFIGURATION).write_text(json.dumps(self.configuration(ports[0])))
         return []
 
     def command(self, folder: Path, ports: list[int]) -> list[str]:
         options = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
-        return [str(program()), "--config-path", f"{folder}/envoy.json", *options]
+        return [str(program()), "--config-path", f"{folder}/{CONFIGURATION}", *options]
 
     def environment(self, folder: Path, ports: list[int]) -> Mapping[str, str]:
         return {}

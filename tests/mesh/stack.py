@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import ssl
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import grpc
 
@@ -15,8 +15,8 @@ from tests.manifests.tools import Manifest, pick
 from tests.servers.server import Server
 
 from .certificates import Authority
-from .envoy import Envoy
-from .istiod import Answer, ask
+from .envoy import CONFIGURATION, Envoy
+from .istiod import Json, ask
 from .objects import Addresses, Pod, gateway_pod, platform, pod_of, seen_by_istiod, slice_of, with_address
 from .proxy import bootstrap, identity, secret
 
@@ -44,47 +44,121 @@ class Reply:
     body: bytes
 
 
-@dataclass
 class Mesh:
-    """A mesh.
+    """A mesh; close it.
+
+    Args:
+        manifests: a service's overlay.
+        applications: what runs in its pods, by the name of their Deployment.
 
     Attributes:
         answer: what Istio makes of the manifests.
-        service: the Service's address.
-        ports: the Service's ports, by name.
         authority: who issues certificates.
         pods: the service's pods.
-        sidecars: the proxies of the pods, in their order.
-        caller: the proxy of the one who calls.
-        gateway: the proxy of those outside.
-        entrance: the pod of the gateway.
+        entrance: the gateway's pod.
+        proxies: the proxies of the pods, then the caller's and the gateway's.
     """
 
-    answer: Answer
-    service: str
-    ports: dict[str, int]
-    authority: Authority
-    pods: list[Pod]
-    entrance: Pod
-    sidecars: list[Server] = field(default_factory=list)
-    caller: Server = field(init=False)
-    gateway: Server = field(init=False)
+    def __init__(self, manifests: list[Manifest], applications: Mapping[str, Sequence[Application]]) -> None:
+        self.authority = Authority()
+        self._free = Addresses()
+        self._services: dict[str, str] = {}
+        self._local: dict[str, dict[int, int]] = {}
+        self.pods: list[Pod] = []
+        deployments = {each["metadata"]["name"]: each for each in pick(manifests, "Deployment")}
+        for name, processes in applications.items():
+            for number, process in enumerate(processes, 1):
+                self._add(pod_of(deployments[name], number, self._free()), process)
+        self.namespace = self.pods[0].namespace
+        self.entrance = gateway_pod(self._free())
+        self._caller = Pod("caller", self.namespace, {"app": "caller"}, self._free(), {}, "caller")
+        self._secrets = {pod.key: identity(self.authority, pod) for pod in self._everybody}
+        self._secrets[self.entrance.key].append(secret("kubernetes://order-service-tls", *self.authority.host(HOST)))
+        self._learn(manifests)
+        self.proxies: list[Server] = []
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _add(self, pod: Pod, process: Application) -> None:
+        self.pods.append(pod)
+        self._local[pod.key] = {number: getattr(process, f"{name}_port") for name, number in pod.ports.items()}
 
     @property
-    def proxies(self) -> list[Server]:
-        """All proxies."""
-        return [*self.sidecars, self.caller, self.gateway]
+    def _everybody(self) -> list[Pod]:
+        return [*self.pods, self._caller, self.entrance]
+
+    def _learn(self, manifests: list[Manifest]) -> None:
+        objects = seen_by_istiod([*manifests, *platform()])
+        services = [with_address(each, self._address_of(each["metadata"])) for each in pick(objects, "Service")]
+        others = [each for each in objects if each["kind"] != "Service"]
+        slices = [slice_of(each, self._everybody) for each in services]
+        self.answer = ask([*others, *services, *slices, *(pod.manifest() for pod in self._everybody)])
+        self._inside = {
+            each["spec"]["clusterIP"]: {port["port"] for port in each["spec"]["ports"]}
+            for each in services
+            if each["metadata"]["namespace"] == self.namespace
+        }
+
+    def _address_of(self, metadata: Manifest) -> str:
+        return self._services.setdefault(f"{metadata['namespace']}/{metadata['name']}", self._free())
+
+    def _start(self) -> None:
+        for pod in self._everybody:
+            self.proxies.append(Server(Envoy(functools.partial(self._configuration, pod))))
+            self.proxies[-1].start()
+
+    def _configuration(self, pod: Pod, admin: int) -> Json:
+        return bootstrap(
+            pod,
+            self.answer.proxies[pod.key],
+            admin=admin,
+            applications=self._local.get(pod.key, {}),
+            services=self._inside if pod is self._caller else {},
+            secrets=self._secrets[pod.key],
+        )
+
+    def change(self, manifests: list[Manifest]) -> None:
+        """Have other manifests hold for the same pods."""
+        self._learn(manifests)
+        for proxy in self.proxies:
+            file = proxy.folder / CONFIGURATION
+            before = file.read_text()
+            proxy.software.prepare(proxy.folder, proxy.ports)
+            if file.read_text() != before:
+                proxy.restart()
+
+    def close(self) -> None:
+        """End all proxies."""
+        for proxy in self.proxies:
+            proxy.close()
+
+    @property
+    def caller(self) -> Server:
+        """The proxy of the one who calls."""
+        return self.proxies[-2]
+
+    @property
+    def service(self) -> str:
+        """The Service's address."""
+        return self._services[f"{self.namespace}/order-service"]
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The service's ports, by name."""
+        return self.pods[0].ports
+
+    @property
+    def doors(self) -> list[str]:
+        """The names of the ports that clients call."""
+        return [name for name in self.ports if name != "ops"]
 
     def call(self, method: str, path: str, body: str | None = None, **headers: str) -> Reply:
         """Call the service over HTTP, as a pod of its namespace does."""
-        with_names = {"host": "order-service", **headers}
-        return exchange(
-            http.client.HTTPConnection(self.service, self.ports["http"], timeout=SECONDS),
-            method,
-            path,
-            body,
-            with_names,
-        )
+        connection = http.client.HTTPConnection(self.service, self.ports["http"], timeout=SECONDS)
+        return exchange(connection, method, path, body, {"host": "order-service", **headers})
 
     def call_from_outside(self, method: str, path: str, body: str | None = None, **headers: str) -> Reply:
         """Call the service over HTTPS, as somebody does who is not in the mesh."""
@@ -144,52 +218,3 @@ def exchange(
         return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
     finally:
         connection.close()
-
-
-def start(stack: ExitStack, manifests: list[Manifest], applications: Mapping[str, Sequence[Application]]) -> Mesh:
-    """Start the proxies that stand before these applications, by the name of their Deployment; the stack ends them."""
-    addresses, authority = Addresses(), Authority()
-    deployments = {each["metadata"]["name"]: each for each in pick(manifests, "Deployment")}
-    pods, running = [], []
-    for name, processes in applications.items():
-        for number, process in enumerate(processes, 1):
-            pods.append(pod_of(deployments[name], number, addresses()))
-            running.append(process)
-    entrance = gateway_pod(addresses())
-    namespace = pods[0].namespace
-    caller = Pod("caller", namespace, {"app": "caller"}, addresses(), {}, "caller")
-    objects = [
-        with_address(each, addresses()) if each["kind"] == "Service" else each
-        for each in seen_by_istiod([*manifests, *platform()])
-    ]
-    everybody = [*pods, caller, entrance]
-    services = pick(objects, "Service")
-    slices = [slice_of(each, everybody) for each in services]
-    answer = ask([*objects, *slices, *(pod.manifest() for pod in everybody)])
-    inside = {
-        each["spec"]["clusterIP"]: {port["port"] for port in each["spec"]["ports"]}
-        for each in services
-        if each["metadata"]["namespace"] == namespace
-    }
-    service = next(each for each in services if each["metadata"]["name"] == "order-service")
-    ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
-    mesh = Mesh(answer, service["spec"]["clusterIP"], ports, authority, pods, entrance)
-
-    def proxy(pod: Pod, process: Application | None = None, **more: Any) -> Server:
-        local = {number: getattr(process, f"{name}_port") for name, number in pod.ports.items()} if process else {}
-        secrets = identity(authority, pod) + more.pop("secrets", [])
-        server = Server(
-            Envoy(
-                lambda admin: bootstrap(
-                    pod, answer.proxies[pod.key], admin=admin, applications=local, secrets=secrets, **more
-                )
-            )
-        )
-        stack.callback(server.close)
-        return server.start()
-
-    mesh.sidecars = [proxy(pod, process, services={}) for pod, process in zip(pods, running, strict=True)]
-    mesh.caller = proxy(caller, services=inside)
-    public = secret("kubernetes://order-service-tls", *authority.host(HOST))
-    mesh.gateway = proxy(entrance, services={}, secrets=[public])
-    return mesh

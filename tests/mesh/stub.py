@@ -21,9 +21,7 @@ class Stub(grpc.GenericRpcHandler):
     """
 
     def __init__(self) -> None:
-        self.status = 200
-        self.code = grpc.StatusCode.OK
-        self.arrived: list[tuple[str, str]] = []
+        self.reset()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -32,6 +30,12 @@ class Stub(grpc.GenericRpcHandler):
         self.grpc_port = self._grpc.add_insecure_port("127.0.0.1:0")
         self._grpc.start()
         self.http_port = self.ops_port = self._http.server_port
+
+    def reset(self) -> None:
+        """Answer well again, and forget what has arrived."""
+        self.status = 200
+        self.code = grpc.StatusCode.OK
+        self.arrived: list[tuple[str, str]] = []
 
     def close(self) -> None:
         """Stop both servers."""

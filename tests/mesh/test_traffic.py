@@ -54,17 +54,12 @@ def ejected(mesh: Mesh) -> bool:
     return any(host["health_status"].get("failed_outlier_check") for host in hosts)
 
 
-def doors(mesh: Mesh) -> list[str]:
-    """Return the names of the ports that clients call."""
-    return [name for name in mesh.ports if name != "ops"]
-
-
 def test_a_read_that_fails_is_sent_again_to_another_pod(stubbed: Stubbed) -> None:
     mesh, stubs = stubbed
     stubs[0].status, stubs[0].code = 503, UNAVAILABLE
-    if "http" in doors(mesh):
+    if "http" in mesh.doors:
         assert {mesh.call("GET", "/v1/orders").status for _ in range(20)} == {200}
-    if "grpc" in doors(mesh):
+    if "grpc" in mesh.doors:
         assert {once(mesh, READ) for _ in range(20)} == {grpc.StatusCode.OK}
     assert stubs[0].arrived
 
@@ -73,16 +68,16 @@ def test_a_write_that_fails_arrives_once(stubbed: Stubbed) -> None:
     mesh, stubs = stubbed
     for stub in stubs:
         stub.status, stub.code = 503, UNAVAILABLE
-    if "http" in doors(mesh):
+    if "http" in mesh.doors:
         assert mesh.call("POST", "/v1/orders", ORDER).status == 503
-    if "grpc" in doors(mesh):
+    if "grpc" in mesh.doors:
         assert once(mesh, WRITE) == UNAVAILABLE
-    assert arrived(stubs) == len(doors(mesh))
+    assert arrived(stubs) == len(mesh.doors)
 
 
 def test_a_stream_that_fails_arrives_once(stubbed: Stubbed) -> None:
     mesh, stubs = stubbed
-    if "grpc" not in doors(mesh):
+    if "grpc" not in mesh.doors:
         assert "streams" not in str(mesh.answer.proxies["shop/caller"]["routes"])
         return
     for stub in stubs:
@@ -95,25 +90,25 @@ def test_a_pod_that_fails_five_times_gets_nothing_more(stubbed: Stubbed) -> None
     mesh, stubs = stubbed
     stubs[0].status, stubs[0].code = 500, grpc.StatusCode.INTERNAL
     ask: Callable[[], object] = lambda: mesh.call("POST", "/v1/orders", ORDER).status  # noqa: E731
-    if "http" not in doors(mesh):
+    if "http" not in mesh.doors:
         ask = lambda: once(mesh, WRITE)  # noqa: E731
     assert not ejected(mesh)
     until(lambda: ask() and ejected(mesh), lambda: stubs[0].arrived)
     assert len(stubs[0].arrived) >= 5
     before = len(stubs[0].arrived)
-    good = 200 if "http" in doors(mesh) else grpc.StatusCode.OK
+    good = 200 if "http" in mesh.doors else grpc.StatusCode.OK
     assert {ask() for _ in range(50)} == {good}
     assert len(stubs[0].arrived) == before
 
 
 def test_the_service_answers_inside_and_through_the_gateway(live: Live) -> None:
     mesh, _ = live
-    if "http" in doors(mesh):
+    if "http" in mesh.doors:
         for ask in (mesh.call, mesh.call_from_outside):
             placed = ask("POST", "/v1/orders", ORDER)
             assert placed.status == 201
             assert ask("GET", "/v1/orders").status == 200
-    if "grpc" in doors(mesh):
+    if "grpc" in mesh.doors:
         for channel in (mesh.channel(), mesh.channel_from_outside()):
             with channel:
                 assert call(channel, READ) == grpc.StatusCode.INVALID_ARGUMENT
@@ -146,7 +141,7 @@ def test_only_the_ports_that_clients_call_are_open_and_only_to_the_namespaces_of
         if mesh.call_pod(port, "GET", "/v1/orders", mesh.authority.context(namespace, "caller")).status != 403
     }
     callers = ("shop", "istio-ingress", "istio-system")
-    assert open_to == {(namespace, name) for namespace in callers for name in doors(mesh)}
+    assert open_to == {(namespace, name) for namespace in callers for name in mesh.doors}
 
 
 def test_metrics_are_read_by_monitoring_alone_and_nothing_else_is(live: Live) -> None:
@@ -173,16 +168,16 @@ def test_no_read_fails_when_a_pod_dies(live: Live) -> None:
         after = 0
         while after < 50:
             after += killed.is_set()
-            if "http" in doors(mesh):
+            if "http" in mesh.doors:
                 answers.append(mesh.call("GET", "/v1/orders").status)
-            if "grpc" in doors(mesh):
+            if "grpc" in mesh.doors:
                 answers.append(once(mesh, READ))
 
     with ThreadPoolExecutor(4) as pool:
         readers = [pool.submit(read) for _ in range(4)]
         until(lambda: len(answers) >= 40, lambda: answers)
         services[0].process.kill()
-        mesh.sidecars[0].kill()
+        mesh.proxies[0].kill()
         killed.set()
         for reader in readers:
             reader.result()

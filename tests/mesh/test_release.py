@@ -1,0 +1,145 @@
+"""A canary, by real Envoys that Istio's own code has configured."""
+
+from __future__ import annotations
+
+import http.client
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.manifests.tools import Manifest, build
+
+from .conftest import Manifests, Overlays
+from .proxy import every
+from .stack import SECONDS, Mesh
+from .stub import Stub
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("istio")]
+
+REQUESTS = 2000
+CHOSEN = {"x-canary": "always"}
+METHOD = "/order_service.v1.OrderService/PlaceOrder"
+Releases = tuple[Mesh, Stub, Stub]
+Edited = Callable[..., list[Manifest]]
+
+
+@pytest.fixture(scope="module")
+def releases(kind: str, manifests: Manifests) -> Iterator[Releases]:
+    """A mesh of two releases with a pod each, in which nothing of a service runs, but what counts."""
+    with ExitStack() as stack:
+        stable, canary = stack.enter_context(closing(Stub())), stack.enter_context(closing(Stub()))
+        applications = {"order-service": [stable], "order-service-canary": [canary]}
+        yield stack.enter_context(closing(Mesh(manifests(kind, "canary"), applications))), stable, canary
+
+
+@pytest.fixture
+def edited(kind: str, overlays: Overlays, tmp_path: Path) -> Edited:
+    """Return a function that builds an overlay of the kind after an edit of some of the rendered files."""
+
+    def edited(overlay: str, *edits: tuple[str, str, str]) -> list[Manifest]:
+        folder = shutil.copytree(overlays(kind).parent, tmp_path / "k8s")
+        for file, old, new in edits:
+            text, count = re.subn(old, new, (folder / file).read_text(), flags=re.MULTILINE)
+            assert count
+            (folder / file).write_text(text)
+        return build(folder / "overlays" / overlay)
+
+    return edited
+
+
+def split(edited: Edited, stable: int, canary: int) -> list[Manifest]:
+    """Return the canary with these weights."""
+    file = "overlays/canary/weights.yaml"
+    return edited("canary", (file, "^stable:.*", f"stable: {stable}"), (file, "^canary:.*", f"canary: {canary}"))
+
+
+def send(mesh: Mesh, door: str, count: int, headers: dict[str, str]) -> list[int | grpc.StatusCode]:
+    """Send this many requests over one connection; return what was answered."""
+    if door == "http":
+        with closing(http.client.HTTPConnection(mesh.service, mesh.ports["http"], timeout=SECONDS)) as connection:
+            return [request(connection, headers) for _ in range(count)]
+    with mesh.channel() as channel:
+        return [rpc(channel, headers) for _ in range(count)]
+
+
+def request(connection: http.client.HTTPConnection, headers: dict[str, str]) -> int:
+    """Send one request."""
+    connection.request("POST", "/v1/orders", "{}", {"host": "order-service", **headers})
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
+
+
+def rpc(channel: grpc.Channel, headers: dict[str, str]) -> grpc.StatusCode:
+    """Make one call."""
+    method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+    try:
+        method(b"", timeout=SECONDS, metadata=tuple(headers.items()))
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+def weights(mesh: Mesh, proxy: str) -> set[tuple[int, ...]]:
+    """Return how a proxy splits requests."""
+    splits = [
+        each["weightedClusters"]["clusters"] for each in every(mesh.answer.proxies[proxy]) if "weightedClusters" in each
+    ]
+    return {tuple(part["weight"] for part in split) for split in splits}
+
+
+def seen(releases: Releases, count: int, headers: dict[str, str]) -> list[tuple[int, int]]:
+    """Send requests to each door; return how many of them each release has seen."""
+    mesh, stable, canary = releases
+    found = []
+    for door in mesh.doors:
+        stable.reset()
+        canary.reset()
+        assert set(send(mesh, door, count, headers)) <= {200, grpc.StatusCode.OK}
+        found.append((len(stable.arrived), len(canary.arrived)))
+    return found
+
+
+def test_a_canary_gets_nothing_before_its_weight_is_raised(releases: Releases) -> None:
+    assert set(seen(releases, 100, {})) == {(100, 0)}
+
+
+def test_the_header_chooses_the_canary_whatever_its_weight(releases: Releases) -> None:
+    assert set(seen(releases, 100, CHOSEN)) == {(0, 100)}
+
+
+def test_only_the_one_word_in_the_header_chooses_the_canary(releases: Releases) -> None:
+    assert set(seen(releases, 10, {"x-canary": "never"})) == {(10, 0)}
+
+
+def test_the_header_chooses_the_canary_through_the_gateway(releases: Releases) -> None:
+    mesh, stable, canary = releases
+    stable.reset()
+    canary.reset()
+    if "http" in mesh.doors:
+        assert mesh.call_from_outside("GET", "/v1/orders", **CHOSEN).status == 200
+    if "grpc" in mesh.doors:
+        with mesh.channel_from_outside() as channel:
+            assert rpc(channel, CHOSEN) == grpc.StatusCode.OK
+    assert (len(stable.arrived), len(canary.arrived)) == (0, len(mesh.doors))
+
+
+def test_a_canary_gets_the_share_that_its_weight_says(releases: Releases, edited: Edited) -> None:
+    releases[0].change(split(edited, 90, 10))
+    # Six standard deviations: one run in five hundred million falls outside.
+    allowed = 6 * math.sqrt(REQUESTS * 0.1 * 0.9)
+    for stable, canary in seen(releases, REQUESTS, {}):
+        assert stable + canary == REQUESTS
+        assert abs(canary - REQUESTS * 0.1) <= allowed
+    assert weights(releases[0], "istio-ingress/gateway") == weights(releases[0], "shop/caller") == {(90, 10)}
+
+
+def test_a_canary_gets_everything_at_the_end(releases: Releases, edited: Edited) -> None:
+    releases[0].change(split(edited, 0, 100))
+    assert set(seen(releases, 100, {})) == {(0, 100)}
