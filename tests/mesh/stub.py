@@ -18,9 +18,11 @@ class Stub(grpc.GenericRpcHandler):
         status: what it answers over HTTP.
         code: what it answers over gRPC.
         arrived: methods and paths of what has arrived, in order.
+        answering: it answers while this is set.
     """
 
     def __init__(self) -> None:
+        self.answering = threading.Event()
         self.reset()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
@@ -36,9 +38,11 @@ class Stub(grpc.GenericRpcHandler):
         self.status = 200
         self.code = grpc.StatusCode.OK
         self.arrived: list[tuple[str, str]] = []
+        self.answering.set()
 
     def close(self) -> None:
         """Stop both servers."""
+        self.answering.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -51,6 +55,7 @@ class Stub(grpc.GenericRpcHandler):
     def _behaviour(self, method: str) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]:
         def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             self.arrived.append(("POST", method))
+            self.answering.wait()
             if self.code is not grpc.StatusCode.OK:
                 context.abort(self.code, "as told")
             yield b""
@@ -66,6 +71,7 @@ class Stub(grpc.GenericRpcHandler):
             def answer(self) -> None:
                 self.rfile.read(int(self.headers.get("content-length", 0)))
                 stub.arrived.append((self.command, self.path))
+                stub.answering.wait()
                 self.send_response(stub.status)
                 self.send_header("content-length", "0")
                 self.end_headers()
