@@ -155,9 +155,9 @@ class Mesh:
         """The names of the ports that clients call."""
         return [name for name in self.ports if name != "ops"]
 
-    def call(self, method: str, path: str, body: str | None = None, **headers: str) -> Reply:
+    def call(self, method: str, path: str, body: str | None = None, *, port: str = "http", **headers: str) -> Reply:
         """Call the service over HTTP, as a pod of its namespace does."""
-        connection = http.client.HTTPConnection(self.service, self.ports["http"], timeout=SECONDS)
+        connection = http.client.HTTPConnection(self.service, self.ports[port], timeout=SECONDS)
         return exchange(connection, method, path, body, {"host": "order-service", **headers})
 
     def call_from_outside(self, method: str, path: str, body: str | None = None, **headers: str) -> Reply:

@@ -197,6 +197,13 @@ def test_metrics_are_read_by_monitoring_alone_and_nothing_else_is(live: Live) ->
     assert set(statuses.values()) == {403}
 
 
+def test_a_call_of_the_operations_port_is_led_there_and_refused(live: Live) -> None:
+    mesh, _ = live
+    for method in ("GET", "POST"):
+        reply = mesh.call(method, "/metrics", port="ops")
+        assert (reply.status, reply.body) == (403, b"RBAC: access denied")
+
+
 def test_no_read_fails_after_a_pod_has_died(live: Live) -> None:
     mesh, services = live
 
