@@ -23,7 +23,7 @@ from tests.servers.requirement import missing
 
 SOURCE = Path(__file__).with_name("istio")
 # What is built is run a few times and never debugged: nothing is optimized, and a cold build takes half the time.
-FLAGS = ("-mod=readonly", "-trimpath", "-ldflags=-s -w", "-gcflags=all=-N -l -dwarf=false")
+FLAGS = ("-mod=readonly", "-ldflags=-s -w", "-gcflags=all=-N -l -dwarf=false")
 NEEDED = "building Istio's code needs Go 1.26 or newer: it is not on the PATH"
 
 Json = dict[str, Any]
@@ -66,7 +66,7 @@ def istio_version() -> str:
 
 @functools.cache
 def built() -> Path | None:
-    """Return the program, built once for each state of its source; nothing without Go."""
+    """Return the program, built once for each state of its sources; nothing without Go."""
     sources = b"".join((SOURCE / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))
     program = cache_folder() / f"istio-{hashlib.sha256(sources).hexdigest()[:12]}"
     with exclusive(program):

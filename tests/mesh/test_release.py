@@ -1,4 +1,4 @@
-"""A canary, by real Envoys that Istio's own code has configured."""
+"""A canary, faults and limits, by real Envoys that Istio's own code has configured."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import pytest
 from tests.manifests.tools import Manifest, build
 
 from .conftest import Manifests, Overlays
+from .istiod import Json, ask
+from .objects import platform, seen_by_istiod
 from .proxy import every
 from .stack import SECONDS, Mesh
 from .stub import Stub
@@ -57,6 +59,18 @@ def split(edited: Edited, stable: int, canary: int) -> list[Manifest]:
     """Return the canary with these weights."""
     file = "overlays/canary/weights.yaml"
     return edited("canary", (file, "^stable:.*", f"stable: {stable}"), (file, "^canary:.*", f"canary: {canary}"))
+
+
+def with_components(edited: Edited, *names: str) -> list[Manifest]:
+    """Return the overlay for development clusters with more components, whose limits are low."""
+    more = "".join(f"\n  - ../../components/{name}" for name in names)
+    limits = "components/rate-limit/limits.yaml"
+    return edited(
+        "service-mesh",
+        ("overlays/service-mesh/kustomization.yaml", "^  - ../../components/istio$", rf"\g<0>{more}"),
+        (limits, "^perSecond:.*", "perSecond: 1"),
+        (limits, "^burst:.*", "burst: 5"),
+    )
 
 
 def send(mesh: Mesh, door: str, count: int, headers: dict[str, str]) -> list[int | grpc.StatusCode]:
@@ -143,3 +157,43 @@ def test_a_canary_gets_the_share_that_its_weight_says(releases: Releases, edited
 def test_a_canary_gets_everything_at_the_end(releases: Releases, edited: Edited) -> None:
     releases[0].change(split(edited, 0, 100))
     assert set(seen(releases, 100, {})) == {(0, 100)}
+
+
+def test_a_fault_comes_to_those_who_ask_for_it_and_to_nobody_else(releases: Releases, edited: Edited) -> None:
+    mesh, stable, _ = releases
+    mesh.change(with_components(edited, "faults"))
+    stable.reset()
+    expected = {"http": ({503}, {200}), "grpc": ({grpc.StatusCode.UNAVAILABLE}, {grpc.StatusCode.OK})}
+    for door in mesh.doors:
+        failed, good = expected[door]
+        assert set(send(mesh, door, 20, {"x-fault": "abort"})) == failed
+        assert not stable.arrived
+        assert set(send(mesh, door, 20, {"x-fault": "no"})) == good
+        stable.reset()
+    delays = [
+        each["delay"] for each in every(mesh.answer.proxies["shop/caller"]) if "fixedDelay" in str(each.get("delay"))
+    ]
+    assert delays
+    assert all(each["fixedDelay"] == "5s" for each in delays)
+
+
+def test_what_exceeds_the_limit_is_answered_before_the_service_sees_it(releases: Releases, edited: Edited) -> None:
+    mesh, stable, _ = releases
+    mesh.change(with_components(edited, "rate-limit"))
+    stable.reset()
+    expected: Json = {"http": (200, 429), "grpc": (grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED)}
+    for door in mesh.doors:
+        good, limited = expected[door]
+        answers = send(mesh, door, 40, {})
+        assert answers[:5] == [good] * 5
+        assert set(answers[5:]) >= {limited}
+        assert len(stable.arrived) == answers.count(good)
+        stable.reset()
+    prometheus = mesh.authority.context("monitoring", "prometheus")
+    assert {mesh.call_pod(mesh.ports["ops"], "GET", "/metrics", prometheus).status for _ in range(20)} == {200}
+
+
+def test_istio_accepts_both_components_together(edited: Edited) -> None:
+    answer = ask(seen_by_istiod([*with_components(edited, "rate-limit", "faults"), *platform()]))
+    # Of every EnvoyFilter it warns that it shows the inside of Istio.
+    assert (answer.refused, list(answer.warned)) == ({}, ["EnvoyFilter/shop/order-service-rate-limit"])
