@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import pytest
 
 from tests.cluster.kubectl import Kubectl, eventually
 from tests.conftest import ROOT
+from tests.manifests import crds
 from tests.manifests.tools import definitions
 from tests.servers.requirement import missing
 
 REFUSED = ROOT / "k8s" / "policies" / "refused"
-# Installers of meshes make them.
-NAMESPACES = ("istio-system", "linkerd")
+# Installers make them.
+NAMESPACES = ("cert-manager", "istio-system", "linkerd")
 CREATE = ("create", "--dry-run=server", "--validate=strict")
 
 
@@ -26,6 +28,8 @@ def admin(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Kubectl
         missing("kubectl is not on the PATH")
     kubectl = Kubectl(kubeconfig, tmp_path_factory.mktemp("kubectl"))
     kubectl("apply", "--server-side", "--validate=strict", f"--filename={definitions()}")
+    published = {"apiVersion": "v1", "kind": "List", "items": crds.definitions("cert-manager.io")}
+    kubectl("apply", "--server-side", "--validate=strict", "--filename=-", given=json.dumps(published))
     for name in NAMESPACES:
         kubectl.namespace(name)
     kubectl("wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s")

@@ -15,7 +15,9 @@ K8S = ROOT / "k8s"
 FOLDERS = {
     "policies": "",
     "policies/namespace": "default",
+    "ingress/issuers": "",
     "mesh/istio": "",
+    "ingress/istio": "",
     "mesh/linkerd": "",
     "observability": "",
     "observability/operator": "",

@@ -38,9 +38,14 @@ MODULES = {
 
 def specs(group: str) -> list[dict[str, Any]]:
     """Return the `spec` of each resource definition of an API group; none where no module publishes it."""
+    return [each["spec"] for each in definitions(group)]
+
+
+def definitions(group: str) -> list[dict[str, Any]]:
+    """Return the resource definitions of an API group; none where no module publishes them."""
     if group not in MODULES:
         return []
     path, version, folder = MODULES[group]
     files = sorted((module(path, version) / folder).glob("*.yaml"))
     found = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
-    return [each["spec"] for each in found if each["kind"] == "CustomResourceDefinition"]
+    return [each for each in found if each["kind"] == "CustomResourceDefinition"]

@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import ssl
+import subprocess
 import tempfile
 import urllib.request
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from .containers import cache_folder, exclusive, run
+from .containers import cache_folder, exclusive
 
 MODULE = Path(__file__).with_name("kubernetes")
 REMEDY = "apt install etcd-server, then python -m tests.servers.kubernetes, which needs Go 1.26 or newer"
@@ -34,9 +35,10 @@ TOKENS = f"""{TOKEN},admin,admin,system:masters
 {MANAGER_TOKEN},system:kube-controller-manager,manager
 """
 ISSUER = "https://kubernetes.default.svc.cluster.local"
-# Nobody debugs it: it is smaller so, and sooner linked.
-BUILD = ("-mod=readonly",)
+# Nobody debugs it, and it need not be fast: so it takes half the time to compile.
+BUILD = ("-mod=readonly", "-gcflags=all=-N -l -dwarf=false")
 LINK = ("-s", "-w")
+COMPILER = {"GOGC": "400"}
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def build(programs: Path) -> None:
         made = Path(folder, "programs")
         packages = [f"k8s.io/kubernetes/cmd/{name}" for name in PROGRAMS]
         options = [f"-C={MODULE}", *BUILD, f"-ldflags={' '.join(link)}", f"-o={made}/"]
-        run("go", "build", *options, *packages, environment=dict(os.environ))
+        subprocess.run(["go", "build", *options, *packages], env=os.environ | COMPILER, check=True)
         made.rename(programs)
 
 
