@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the digest of each image beside its tag, in the two files that name images; needs Docker and the registries.
+"""Write the digest of each image beside its tag, in the files that name images; needs Docker and the registries.
 
 images.py            write what the tags are now
 images.py --check    change nothing: fail where a tag is not there, or is no longer what was written down
@@ -27,6 +27,10 @@ FILES = {
     HERE / "observability" / "versions" / "kustomization.yaml": (
         rf"^(?P<before> +newName: (?P<name>\S+)\n +newTag: (?P<tag>\S+))(\n +digest: (?P<digest>{DIGEST}))?$",
         "{before}\n    digest: {digest}",
+    ),
+    HERE / "trial" / "postgresql.yaml": (
+        rf"^(?P<before> +image: (?P<name>[^\s@]+):(?P<tag>[^\s@:/]+))(@(?P<digest>{DIGEST}))?$",
+        "{before}@{digest}",
     ),
 }
 

@@ -98,7 +98,7 @@ need_tools() {
     linkerd) need linkerd "install $LINKERD_VERSION (https://linkerd.io/2-edge/getting-started)" ;;
   esac
   if [[ $NEEDS_HELM == true && $MESH != istio ]]; then
-    need helm "install Helm 3 or newer (https://helm.sh/docs/intro/install)"
+    need helm "install $HELM_VERSION (https://helm.sh/docs/intro/install)"
   fi
   need_all
 }

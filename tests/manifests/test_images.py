@@ -1,4 +1,4 @@
-"""Images of the platform: two files name them, with tags, and a script writes down what the tags are."""
+"""Images of the platform: three files name them, with tags, and a script writes down what the tags are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.manifests.tools import build
 
 K8S = ROOT / "k8s"
-NAMED = (Path("versions.env"), Path("observability/versions/kustomization.yaml"))
+NAMED = (Path("versions.env"), Path("observability/versions/kustomization.yaml"), Path("trial/postgresql.yaml"))
 # Answers with a digest that is made of the image's name, but for what is told to be missing.
 DOCKER = """#!/bin/sh
 for image; do :; done
@@ -46,7 +46,7 @@ class Registry:
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     def texts(self) -> list[str]:
-        """Return the two files."""
+        """Return the files."""
         return [(self.folder / name).read_text() for name in NAMED]
 
 
@@ -76,13 +76,16 @@ def test_every_image_is_asked_for_by_its_tag(registry: Registry) -> None:
     # The node's is kind's to say.
     scripts = set(re.findall(r"^(?!NODE)[A-Z]+_IMAGE=([^@\n]+)", registry.texts()[0], re.MULTILINE))
     assert scripts == {"registry:3.0.0"}
-    assert asked == {f"{each['newName']}:{each['newTag']}" for each in stack} | scripts
+    trial = set(re.findall(r"^ +image: ([^@\n]+)$", registry.texts()[2], re.MULTILINE))
+    assert len(trial) == 1
+    assert asked == {f"{each['newName']}:{each['newTag']}" for each in stack} | scripts | trial
 
 
 def test_digests_are_written_beside_the_tags_and_kustomize_uses_both(registry: Registry) -> None:
     before = registry.texts()
     assert registry.run().returncode == 0
-    env, versions = registry.texts()
+    env, versions, trial = registry.texts()
+    assert re.search(r"^ +image: .+:.+@sha256:[0-9a-f]{64}$", trial, re.MULTILINE)
     assert len(re.findall(r"^[A-Z]+_IMAGE=.+:.+@sha256:[0-9a-f]{64}$", env, re.MULTILINE)) == 2
     images = yaml.safe_load(versions)["images"]
     assert [{key: each[key] for key in ("name", "newName", "newTag")} for each in images] == (
@@ -112,7 +115,7 @@ def test_a_tag_that_has_become_another_fails_the_check_and_is_written_anew(regis
     once = registry.texts()
     checked = registry.run("--check", salt="later")
     assert checked.returncode == 1
-    assert len(re.findall("was sha256:", checked.stderr)) == 10
+    assert len(re.findall("was sha256:", checked.stderr)) == 11
     assert registry.texts() == once
     assert registry.run(salt="later").returncode == 0
     assert registry.texts() != once
