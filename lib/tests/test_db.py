@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from marty_lib.db import Contention, found, keyset, unique_as
 from marty_lib.settings import HttpSettings, SecretUrl
 from sqlalchemy import ForeignKey, String, delete, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Mapped, mapped_column
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -276,6 +278,24 @@ async def test_work_that_gets_no_connection_is_told_to_come_back(url: str) -> No
     assert refused.value.headers == {"Retry-After": "1"}
     await database.check()
     await database.stop()
+
+
+async def test_transactions_of_sqlite_get_their_turn_in_the_order_in_which_they_asked() -> None:
+    database = await open_database("sqlite://", pool_size=10)
+    order: list[int] = []
+
+    async def work(number: int, connection: AsyncConnection) -> None:
+        async with connection.begin():
+            order.append(number)
+            await asyncio.sleep(0.02)
+
+    async with AsyncExitStack() as opened, asyncio.TaskGroup() as group:
+        connections = [await opened.enter_async_context(database.engine.connect()) for _ in range(10)]
+        for number, connection in enumerate(connections):
+            group.create_task(work(number, connection))
+    await database.stop()
+
+    assert order == list(range(10))
 
 
 async def test_a_cancelled_transaction_gives_its_connection_back(database: Database) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,6 +179,91 @@ async def test_what_was_queued_under_a_revoked_lease_is_given_back_unseen() -> N
             task.cancel()
 
     assert seen == []
+
+
+class Work:
+    """Lanes whose messages are done when they may; those whose value is `later` must wait for `insist`."""
+
+    def __init__(self, workers: int) -> None:
+        self.lanes: Lanes[str] = Lanes(workers, self._attempt, self._insist, lambda _: None)
+        self.begun: list[str] = []
+        self.tasks: set[Any] = set()
+        self.go_on = asyncio.Event()
+        self.insisted = asyncio.Event()
+
+    async def _attempt(self, delivery: Delivery) -> str | None:
+        self.begun.append(f"{delivery.message.key}{delivery.position}")
+        self.tasks.add(asyncio.current_task())
+        if delivery.message.value == b"wait":
+            await self.go_on.wait()
+        return "later" if delivery.message.value == b"later" else None
+
+    async def _insist(self, delivery: Delivery, later: str) -> None:
+        await self.insisted.wait()
+
+    def put(self, *messages: tuple[str, bytes]) -> None:
+        """Queue messages up, by key and value."""
+        for position, (key, value) in enumerate(messages):
+            self.lanes.put(Delivery(Message("t", key, value, []), Lease(), position))
+
+
+@pytest.fixture
+async def work() -> AsyncIterator[Callable[[int], Work]]:
+    """A function that makes lanes with so many workers, who end after the test."""
+    async with asyncio.TaskGroup() as group:
+
+        def start(workers: int) -> Work:
+            made = Work(workers)
+            made.lanes.start(group)
+            return made
+
+        yield start
+        for task in group._tasks:
+            task.cancel()
+
+
+async def test_messages_that_never_wait_keep_one_worker_busy_and_wake_no_others(work: Callable[[int], Work]) -> None:
+    found = work(8)
+    await asyncio.sleep(0)
+    found.put(*((f"k{number}", b"") for number in range(20)))
+    await until(lambda: len(found.begun) == 20)
+
+    assert len(found.tasks) == 1
+
+
+async def test_keys_wait_for_each_other_only_where_there_are_no_more_workers(work: Callable[[int], Work]) -> None:
+    found = work(3)
+    found.put(("a", b"wait"), ("a", b"wait"), ("b", b"wait"), ("c", b"wait"), ("d", b"wait"))
+    await until(lambda: len(found.begun) == 3)
+    await asyncio.sleep(0.01)
+    assert found.begun == ["a0", "b2", "c3"]
+
+    found.go_on.set()
+    await until(lambda: len(found.begun) == 5)
+
+
+async def test_a_key_that_must_wait_keeps_its_order_and_no_worker(work: Callable[[int], Work]) -> None:
+    found = work(1)
+    found.put(("a", b"later"), ("a", b""), ("b", b""), ("a", b""))
+    await until(lambda: len(found.begun) == 2)
+    await asyncio.sleep(0.01)
+    assert found.begun == ["a0", "b2"]
+
+    found.insisted.set()
+    await until(lambda: len(found.begun) == 4)
+    assert found.begun == ["a0", "b2", "a1", "a3"]
+
+
+async def test_messages_without_a_key_wait_for_nothing(work: Callable[[int], Work]) -> None:
+    found = work(2)
+    found.put(("", b"later"), ("", b"wait"), ("", b""))
+    await until(lambda: len(found.begun) == 3)
+
+
+async def test_a_key_that_is_done_leaves_nothing_behind(work: Callable[[int], Work]) -> None:
+    found = work(2)
+    found.put(("a", b""), ("a", b""), ("b", b""))
+    await until(lambda: len(found.begun) == 3 and not found.lanes._lanes)
 
 
 @pytest.mark.parametrize(

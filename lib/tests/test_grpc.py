@@ -83,6 +83,10 @@ class Orders:
                 raise RateLimited("Too often.", headers={"Retry-After": "7"})
             case "abort":
                 await rpc.abort(StatusCode.DATA_LOSS, "of its own")
+            case "code":
+                rpc.set_code(StatusCode.DATA_LOSS)
+            case "trailing":
+                rpc.set_trailing_metadata((("cost", "7"),))
             case "broken":
                 raise RuntimeError(f"postgresql://orders:{SECRET}@db")
 
@@ -165,6 +169,7 @@ async def served(make_app: Callable[..., App], orders: Orders) -> AsyncIterator[
 
 Serve = Callable[..., Awaitable[Served]]
 KINDS = ["get", "list", "sum", "talk"]
+ID = (("x-request-id", "r-1"),)
 
 
 async def failure(call: Any) -> grpc.aio.AioRpcError:
@@ -210,16 +215,37 @@ async def test_ids_of_who_is_not_trusted_are_made_anew(served: Serve) -> None:
     assert b"r-1" not in answer
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_the_request_id_comes_back(served: Serve, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["list", "sum", "talk"])
+async def test_the_request_id_comes_back_with_a_stream(served: Serve, kind: str) -> None:
     service = await served()
-    call = getattr(service, kind)(b"" if kind in ("get", "list") else iter([b""]), metadata=(("x-request-id", "r-1"),))
-    if kind in ("get", "sum"):
+    call = getattr(service, kind)(b"" if kind == "list" else iter([b""]), metadata=ID)
+    if kind == "sum":
         await call
     else:
         assert [each async for each in call]
 
-    assert ("x-request-id", "r-1") in list(await call.trailing_metadata())
+    assert list(await call.trailing_metadata()) == [*ID]
+
+
+async def test_a_unary_call_that_succeeds_has_no_trailing_metadata_of_ours(served: Serve) -> None:
+    call = (await served()).get(metadata=ID)
+
+    assert b"request_id='r-1'" in await call
+    assert list(await call.trailing_metadata()) == []
+
+
+async def test_a_handlers_own_trailing_metadata_stays(served: Serve) -> None:
+    call = (await served()).get(b"trailing", metadata=ID)
+    await call
+
+    assert list(await call.trailing_metadata()) == [("cost", "7")]
+
+
+@pytest.mark.parametrize("what", [b"missing", b"broken", b"abort", b"code"])
+async def test_a_unary_call_that_fails_carries_the_request_id(served: Serve, what: bytes) -> None:
+    error = await failure((await served()).get(what, metadata=ID))
+
+    assert dict(error.trailing_metadata() or ())["x-request-id"] == "r-1"
 
 
 @pytest.mark.parametrize(("asked", "most"), [(None, 50), (30, 30), (60, 50)])

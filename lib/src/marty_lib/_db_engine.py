@@ -15,6 +15,7 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, PoolProxiedConnection
+from sqlalchemy.util import await_only
 
 from marty_lib import _db_errors, log
 from marty_lib._db_metrics import TIMEOUTS, WAIT
@@ -190,8 +191,15 @@ def _tame_sqlite(engine: AsyncEngine) -> None:
     def connect(_: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
         options["async_creator_fn"] = made
 
+    # Who waits for SQLite looks again and again, the seldomer the longer it waits: so only one waits there at a time.
+    turn = asyncio.Lock()
+
     def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        await_only(turn.acquire())
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        finally:
+            turn.release()
 
     event.listen(engine.sync_engine, "do_connect", connect)
     event.listen(engine.sync_engine, "connect", connected)

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any, Protocol
 
 FAR = float("inf")
+
+
+class Expires(Protocol):
+    """What has a deadline."""
+
+    def expire(self) -> None:
+        """End, because the deadline has passed."""
 
 
 class Deadlines:
@@ -16,10 +24,23 @@ class Deadlines:
     """
 
     def __init__(self) -> None:
-        self.pending: dict[Limit, float] = {}
+        self.pending: dict[Expires, float] = {}
         self.wakes = FAR
         self.loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, work: Expires, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Have work expire, unless it is taken out of `pending` before its deadline."""
+        self.pending[work] = deadline
+        if deadline < self.wakes or loop is not self.loop:
+            self.wake_at(deadline, loop)
+
+    def task(self) -> Any:
+        """Return the task that runs now, where no other loop runs work of this.
+
+        To look for it in the loop that was seen last saves Python a system call.
+        """
+        return asyncio.current_task(self.loop) or asyncio.current_task()
 
     def wake_at(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
         """Look at `deadline` what has expired, and not before."""
@@ -44,24 +65,23 @@ class Limit:
     Args:
         deadlines: what it shares its timer with.
         deadline: when, in seconds of `time.monotonic()`.
+        task: that runs the body; by default the one that runs now.
     """
 
     __slots__ = ("_cancelling", "_deadline", "_deadlines", "_task", "expired")
 
-    def __init__(self, deadlines: Deadlines, deadline: float) -> None:
+    def __init__(self, deadlines: Deadlines, deadline: float, task: Any = None) -> None:
         self._deadlines = deadlines
         self._deadline = deadline
+        self._task = task
         self.expired = False
 
     def __enter__(self) -> Limit:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
+        task = self._task
+        if task is None:
+            self._task = task = asyncio.current_task()
         self._cancelling = task.cancelling()
-        deadlines, deadline, loop = self._deadlines, self._deadline, task.get_loop()
-        deadlines.pending[self] = deadline
-        if deadline < deadlines.wakes or loop is not deadlines.loop:
-            deadlines.wake_at(deadline, loop)
+        self._deadlines.add(self, self._deadline, task.get_loop())
         return self
 
     def expire(self) -> None:

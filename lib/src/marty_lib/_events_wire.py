@@ -132,25 +132,29 @@ def decode(message: Message) -> Event:
     if found.get("ce_specversion") != VERSION:
         raise InvalidEvent("it has no header ce_specversion of 1.0")
     try:
-        event = Event(
-            found["ce_id"].decode(),
-            found["ce_source"].decode(),
-            found["ce_type"].decode(),
-            found["ce_time"].decode() if "ce_time" in found else "",
-            topic,
-            value,
-            key,
-            found["ce_subject"].decode() if "ce_subject" in found else "",
-            found["ce_dataschema"].decode() if "ce_dataschema" in found else "",
-            found["ce_correlationid"].decode() if "ce_correlationid" in found else "",
-            found["ce_traceparent"].decode() if "ce_traceparent" in found else "",
-            found["ce_tracestate"].decode() if "ce_tracestate" in found else "",
+        # Not by Event's constructor, one of Python's functions: this is done for each message.
+        event = tuple.__new__(
+            Event,
+            (
+                found["ce_id"].decode(),
+                found["ce_source"].decode(),
+                found["ce_type"].decode(),
+                found["ce_time"].decode() if "ce_time" in found else "",
+                topic,
+                value,
+                key,
+                found["ce_subject"].decode() if "ce_subject" in found else "",
+                found["ce_dataschema"].decode() if "ce_dataschema" in found else "",
+                found["ce_correlationid"].decode() if "ce_correlationid" in found else "",
+                found["ce_traceparent"].decode() if "ce_traceparent" in found else "",
+                found["ce_tracestate"].decode() if "ce_tracestate" in found else "",
+            ),
         )
     except KeyError as error:
         raise InvalidEvent(f"the header {error.args[0]} is missing") from None
     except (AttributeError, UnicodeDecodeError) as error:  # Kafka's headers may be null
         raise InvalidEvent("a header is not UTF-8") from error
-    if not (event.id and event.source and event.type):
+    if "" in event[:3]:
         raise InvalidEvent("one of the headers ce_id, ce_source and ce_type is empty")
     return event
 

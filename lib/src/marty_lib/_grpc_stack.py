@@ -18,6 +18,7 @@ from grpc import StatusCode
 from marty_lib import _grpc_metrics, metrics
 from marty_lib._deadlines import Deadlines
 from marty_lib._grpc_call import Call
+from marty_lib.errors import Unavailable
 
 if TYPE_CHECKING:
     from marty_lib._app import App
@@ -41,6 +42,9 @@ class Stack:
         self.provider = app.tracing.provider
         self.share = app.settings.otel.traces_sampler_arg
         self.settings = settings
+        self.trusts = settings.trust_context
+        self.metrics = settings.metrics
+        self.access_log = settings.access_log
         self.limit = settings.max_calls or float("inf")
         self.authenticate = authenticate
         self.deadlines = Deadlines()
@@ -68,27 +72,51 @@ class Stack:
         elif inspect.iscoroutinefunction(inner):
             streams = handler.request_streaming or handler.response_streaming
             timeout = self.settings.stream_timeout if streams else self.settings.request_timeout
-            wrapped = self._coroutine(method, inner, timeout)
+            wrapped = self._coroutine(method, inner, timeout, unary=not streams)
         else:
             raise TypeError(f"{method} is answered by a function that is not async: write `async def`")
         make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(wrapped, handler.request_deserializer, handler.response_serializer)
 
-    def _coroutine(self, method: str, inner: Any, timeout: float) -> Any:
+    def _coroutine(self, method: str, inner: Any, timeout: float, *, unary: bool) -> Any:
+        authenticate = self.authenticate
+
         async def answer(request: Any, rpc: Any) -> Any:
-            async with Call(self, method, timeout, rpc) as call:
-                await call.admit()
-                return await inner(request, rpc)
+            call = Call(self, method, timeout, rpc)
+            try:
+                if len(self.tasks) > self.limit:
+                    raise _too_many()
+                if authenticate is not None:
+                    await call.authenticate(authenticate)
+                answered = await inner(request, rpc)
+            except BaseException as error:
+                await call.failed(error)
+                raise
+            if unary:
+                call.answered()
+            else:
+                call.end()
+            return answered
 
         return answer
 
     def _generator(self, method: str, inner: Any, timeout: float) -> Any:
+        authenticate = self.authenticate
+
         async def answers(request: Any, rpc: Any) -> AsyncIterator[Any]:
-            async with Call(self, method, timeout, rpc) as call:
-                await call.admit()
+            call = Call(self, method, timeout, rpc)
+            try:
+                if len(self.tasks) > self.limit:
+                    raise _too_many()
+                if authenticate is not None:
+                    await call.authenticate(authenticate)
                 async with aclosing(inner(request, rpc)) as found:
                     async for each in found:
                         yield each
+            except BaseException as error:
+                await call.failed(error)
+                raise
+            call.end()
 
         return answers
 
@@ -100,6 +128,10 @@ class Stack:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
+
+
+def _too_many() -> Unavailable:
+    return Unavailable("The service has too many calls to answer: ask again.", code="overloaded")
 
 
 class Unknown(grpc.GenericRpcHandler):

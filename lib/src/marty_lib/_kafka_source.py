@@ -102,6 +102,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         assert self._consumer is not None
         found = await self._consumer.getmany(timeout_ms=MOMENT_MS, max_records=limit)
         deliveries: list[Delivery] = []
+        make = tuple.__new__  # the constructors are Python's functions, and this is done for each message
         for place, records in found.items():
             lease = self._partitions.get(place)
             if lease is None:
@@ -110,10 +111,10 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
                 lease.low = records[0].offset
             lease.delivered.extend([record.offset for record in records])
             topic = place.topic
-            deliveries += [
-                Delivery(Message(topic, _text(record.key), record.value or b"", record.headers), lease, record.offset)
-                for record in records
-            ]
+            for record in records:
+                key = record.key.decode("utf-8", "surrogateescape") if record.key else ""
+                message = make(Message, (topic, key, record.value or b"", record.headers))
+                deliveries.append(make(Delivery, (message, lease, record.offset)))
         return deliveries
 
     async def commit(self) -> None:
@@ -143,7 +144,3 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             low = partitions[place].low
             found[place.topic] += max(0, end - (await self._consumer.position(place) if low is None else low))
         return found
-
-
-def _text(key: bytes | None) -> str:
-    return key.decode("utf-8", "surrogateescape") if key else ""

@@ -1,14 +1,16 @@
 """The order of work: messages of one key one after another, those of different keys side by side.
 
-A key has its lane; a lane does one message at a time. A message that must wait leaves the lane with its key: what
-follows of this key queues up behind it, the lane's other keys go on.
+A key has a lane from its first message until its last one is finished; one message of a lane is under way at a time. A
+worker takes whatever lane is ready, and the next is woken only once the first waits for something: a handler that never
+waits is run for message after message by one worker. A message that must wait for its next try keeps its lane, and what
+follows of its key with it; it keeps no worker.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from marty_lib._broker import Delivery, wanted
@@ -21,7 +23,7 @@ class Lanes(Generic[L]):
     """Runs deliveries through two functions.
 
     Args:
-        count: how many lanes, which is how many keys are worked on at a time.
+        workers: how many keys are worked on at a time.
         attempt: does a delivery, or returns what `insist` needs to go on with it later.
         insist: does a delivery to the end, however long it takes.
         drop: takes back a delivery whose lease was revoked before it began.
@@ -29,68 +31,96 @@ class Lanes(Generic[L]):
 
     def __init__(
         self,
-        count: int,
+        workers: int,
         attempt: Callable[[Delivery], Awaitable[L | None]],
         insist: Callable[[Delivery, L], Awaitable[None]],
         drop: Callable[[Delivery], None],
     ) -> None:
+        self._workers = workers
         self._attempt = attempt
         self._insist = insist
         self._drop = drop
-        self._lanes: list[deque[Delivery]] = [deque() for _ in range(count)]
-        self._wakes = [asyncio.Event() for _ in range(count)]
-        self._parked: dict[Hashable, deque[Delivery]] = {}
+        self._ready: deque[Delivery] = deque()
+        self._lanes: dict[str, deque[Delivery] | None] = {}
+        self._idle: list[asyncio.Future[None]] = []
+        self._called = False
         self._group: asyncio.TaskGroup | None = None
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Begin to work, in tasks of the group."""
         self._group = group
-        for lane, wake in zip(self._lanes, self._wakes, strict=True):
-            group.create_task(self._work(lane, wake))
+        for _ in range(self._workers):
+            group.create_task(self._work())
 
     def put(self, delivery: Delivery) -> None:
         """Queue a delivery up."""
-        number = hash(delivery.message.key or delivery.position) % len(self._lanes)
-        self._lanes[number].append(delivery)
-        self._wakes[number].set()
+        key, lanes = delivery.message.key, self._lanes
+        if key in lanes:
+            lane = lanes[key]
+            if lane is None:
+                lanes[key] = deque((delivery,))
+            else:
+                lane.append(delivery)
+            return
+        if key:
+            lanes[key] = None
+        self._ready.append(delivery)
+        if not self._called:
+            self._call()
 
-    async def _work(self, lane: deque[Delivery], wake: asyncio.Event) -> None:
-        done = 0
+    def _call(self) -> None:
+        """Wake one worker, which wakes the next where there is more to do."""
+        while self._idle and not self._called:
+            waiting = self._idle.pop()
+            if not waiting.done():  # it may have been cancelled
+                waiting.set_result(None)
+                self._called = True
+
+    async def _work(self) -> None:
+        ready, done = self._ready, 0
         while wanted():
-            while lane:
-                delivery = lane.popleft()
-                key = delivery.message.key
+            while ready:
+                delivery = ready.popleft()
+                if ready and not self._called:
+                    self._call()
                 if delivery.lease.revoked.is_set():
                     self._drop(delivery)
-                elif self._parked and key in self._parked:
-                    self._parked[key].append(delivery)
                 elif (later := await self._attempt(delivery)) is not None:
-                    self._park(key or delivery.position, delivery, later)
+                    self._park(delivery, later)
+                    continue
+                self._follow(delivery.message.key)
                 done += 1
                 if done % BREATH == 0:
                     if not wanted():
                         return
                     await asyncio.sleep(0)  # a handler that never waits must not hold the others up
-            wake.clear()
             if wanted():
-                await wake.wait()
+                await self._wait()
 
-    def _park(self, key: Hashable, delivery: Delivery, later: L) -> None:
-        assert self._group is not None
-        waiting = self._parked[key] = deque()
-        self._group.create_task(self._unpark(key, delivery, later, waiting))
+    async def _wait(self) -> None:
+        waiting = asyncio.get_running_loop().create_future()
+        self._idle.append(waiting)
+        try:
+            await waiting
+        finally:
+            self._called = False
 
-    async def _unpark(self, key: Hashable, delivery: Delivery, later: L, waiting: deque[Delivery]) -> None:
-        """Do a parked delivery and all that queues up behind it."""
-        await self._insist(delivery, later)
-        while waiting and wanted():
-            await self._alone(waiting.popleft())
-        del self._parked[key]
-
-    async def _alone(self, delivery: Delivery) -> None:
-        if delivery.lease.revoked.is_set():
-            self._drop(delivery)
+    def _follow(self, key: str) -> None:
+        """Have the next of a key be done, or end its lane."""
+        if not key:
             return
-        later = await self._attempt(delivery)
-        if later is not None:
-            await self._insist(delivery, later)
+        lane = self._lanes[key]
+        if lane:
+            self._ready.append(lane.popleft())
+        else:
+            del self._lanes[key]
+
+    def _park(self, delivery: Delivery, later: L) -> None:
+        assert self._group is not None
+        self._group.create_task(self._unpark(delivery, later))
+
+    async def _unpark(self, delivery: Delivery, later: L) -> None:
+        await self._insist(delivery, later)
+        self._follow(delivery.message.key)
+        if self._ready and not self._called:
+            self._call()

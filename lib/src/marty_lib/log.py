@@ -14,8 +14,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import structlog
@@ -38,6 +38,10 @@ _BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE
 get = structlog.stdlib.get_logger
 
 
+# Event, context, seconds, time and fields of a finished request, as `_line` takes them.
+Finished = tuple[str, context.RequestContext, float, float, Mapping[str, Any]]
+
+
 class Output:
     """A stream of lines that is flushed in batches, from any thread.
 
@@ -47,29 +51,28 @@ class Output:
 
     def __init__(self, stream: BinaryIO | None = None) -> None:
         self._stream = stream
-        self._lines: list[bytes | Callable[[], bytes]] = []
+        self._lines: list[bytes | Finished] = []
         self._lock = threading.Lock()
         self._promised: asyncio.AbstractEventLoop | None = None
 
-    def write(self, line: bytes | Callable[[], bytes], *, urgent: bool = False) -> None:
-        """Add a line, or what makes it; `urgent` writes it, and all before it, at once."""
-        with self._lock:
-            self._lines.append(line)
+    def write(self, line: bytes | Finished, *, urgent: bool = False) -> None:
+        """Add a line, or what it will say; `urgent` writes it, and all before it, at once."""
+        self._lines.append(line)  # which no other thread comes between
         if urgent or len(self._lines) >= TOGETHER:
             self.flush()
         else:
             self._flush_soon()
 
     def _flush_soon(self) -> None:
+        # A loop that has ended does not keep its promise: the next one makes its own.
+        if self._promised is not None and self._promised.is_running():
+            return
         try:
-            loop = asyncio.get_running_loop()
+            self._promised = asyncio.get_running_loop()
         except RuntimeError:
             self.flush()
         else:
-            # A loop that has ended does not keep its promise: the next one makes its own.
-            if loop is not self._promised:
-                self._promised = loop
-                loop.call_later(FLUSH_AFTER, self._keep_promise)
+            self._promised.call_later(FLUSH_AFTER, self._keep_promise)
 
     def _keep_promise(self) -> None:
         self._promised = None
@@ -78,10 +81,12 @@ class Output:
     def flush(self) -> None:
         """Write what is waiting."""
         with self._lock:
-            lines, self._lines = self._lines, []
+            # Another thread may add lines meanwhile, at the end.
+            lines = self._lines[:]
+            del self._lines[: len(lines)]
             if lines:
                 stream = self._stream or sys.stdout.buffer
-                stream.write(b"\n".join([line if isinstance(line, bytes) else line() for line in lines]) + b"\n")
+                stream.write(b"\n".join([line if isinstance(line, bytes) else _line(*line) for line in lines]) + b"\n")
                 stream.flush()
 
 
@@ -217,15 +222,15 @@ def access(event: str, request: context.RequestContext, seconds: float, **fields
         get().info(event, **fields, duration_ms=round(seconds * 1000, 3), **ids)
         return
     # One after another the lines of a batch are made in a third of the time that each would take by itself.
-    output.write(partial(_line, event, request, seconds, time.time(), fields))
+    output.write((event, request, seconds, time.time(), fields))
 
 
 def _line(event: str, request: context.RequestContext, seconds: float, now: float, fields: Mapping[str, Any]) -> bytes:
-    members = ",".join([f'"{name}":{_quote(what) if isinstance(what, str) else what}' for name, what in fields.items()])
-    moment = f"{_second(int(now))}.{int(now % 1 * 1_000_000):06}Z"
+    members = "".join([f'"{name}":{_quote(what) if isinstance(what, str) else what},' for name, what in fields.items()])
+    whole = int(now)
     line = (
-        f'{{"event":"{event}",{members},"duration_ms":{round(seconds * 1000, 3)},'
+        f'{{"event":"{event}",{members}"duration_ms":{seconds * 1000:.3f},'
         f'"request_id":{_quote(request.request_id)},"trace_id":"{request.trace_id}","span_id":"{request.span_id}",'
-        f'"level":"info","timestamp":"{moment}"{_end}'
+        f'"level":"info","timestamp":"{_second(whole)}.{int((now - whole) * 1_000_000):06}Z"{_end}'
     )
     return line.encode("utf-8", "backslashreplace")
