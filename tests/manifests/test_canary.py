@@ -103,6 +103,14 @@ def chosen(manifests: list[Manifest]) -> list[dict[str, Any]]:
     return [rule for rule in rules(manifests) if targets(rule).keys() == {CANARY}]
 
 
+def test_the_shared_gateway_leads_to_the_service_once(service: Path, case: tuple[str, str]) -> None:
+    production = service / "k8s/overlays/production/kustomization.yaml"
+    replace(production, rf"^  - ../../components/{case[1]}$", r"\g<0>\n  - ../../components/gateway")
+    routes = [each for each in build(service / "k8s/overlays/canary") if each["kind"] in ("HTTPRoute", "GRPCRoute")]
+    names = [each["metadata"]["name"] for each in routes if "-gateway" in each["metadata"]["name"]]
+    assert set(names) == {f"{STABLE}-gateway"}
+
+
 def test_every_route_of_production_leads_to_both_releases(canary: list[Manifest], production: list[Manifest]) -> None:
     assert len(split(canary)) == len(rules(production)) >= 1
 
