@@ -90,7 +90,8 @@ def test_every_route_to_the_service_but_those_of_streams_ends_after_20_seconds(s
     mesh, _ = stubbed_pods
     for proxy in ("shop/caller", "istio-ingress/gateway"):
         found = every(mesh.answer.proxies[proxy]["routes"])
-        routes = [each for each in found if "order-service" in each.get("route", {}).get("cluster", "")]
+        doors = tuple(f"outbound|{mesh.ports[door]}||order-service" for door in mesh.doors)
+        routes = [each for each in found if each.get("route", {}).get("cluster", "").startswith(doors)]
         waits = {each["name"]: each["route"]["timeout"] for each in routes}
         assert waits
         assert waits == {name: "0s" if name == "streams" else "20s" for name in waits}
