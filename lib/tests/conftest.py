@@ -23,6 +23,10 @@ from marty_lib.testing import ServiceProcess
 
 from .redis_kit import connected
 
+# Where a test has not configured the log, structlog draws each error with all its variables, if rich is there: for a
+# tenth of a second, in which nothing else runs.
+structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
+
 DEADLINE = 20.0
 PREFIXES = ("DATABASE_", "DRAIN_", "EVENTS_", "GRPC_", "HTTP_", "LOG_", "OPS_", "OTEL_", "REDIS_")
 NAMES = ("ENVIRONMENT", "DEBUG", "ALLOW_EMBEDDED", "LOG", "HTTP")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 WAIT_SECONDS = 60.0
+LOOKS = 8
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,18 @@ class Kubectl:
             check=False,
             timeout=120,
         )
+
+    def difference(self, *arguments: str, given: str = "") -> str:
+        """Return what applying would change; where kubectl fails, the test fails.
+
+        A controller may write a status between the two looks that kubectl takes, which is no difference the next time.
+        """
+        for _ in range(LOOKS):
+            done = self.run("diff", *arguments, given=given)
+            assert done.returncode in (0, 1), done.stderr
+            if not done.returncode:
+                break
+        return done.stdout
 
     def get(self, *arguments: str) -> list[dict[str, Any]]:
         """Return objects."""

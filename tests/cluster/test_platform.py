@@ -32,7 +32,7 @@ def test_it_applies_and_then_nothing_differs(cluster: Kubectl, folder: str) -> N
     what = [f"--kustomize={K8S / folder}", *([f"--namespace={namespace}"] if namespace else [])]
     for _ in range(2):
         cluster(*APPLY, *what)
-        cluster("diff", "--server-side", "--force-conflicts", *what)
+        assert cluster.difference("--server-side", "--force-conflicts", *what) == ""
 
 
 @pytest.mark.parametrize("namespace", ["monitoring", "kafka"])

@@ -71,7 +71,7 @@ def test_a_pipeline_applies_every_overlay(
     for objects in [environments, *built[3:]]:
         deployer("delete", "jobs", "--all", f"--namespace={NAMESPACE}")
         assert unexpected(deployer.run("apply", "--validate=strict", *APPLY, given=stream(objects))) == []
-    assert unexpected(deployer.run("diff", *APPLY, given=stream(built[-1]))) == []
+    assert deployer.difference(*APPLY, given=stream(built[-1])) == ""
     made = [pod for objects in built for pod in pods(objects)]
     assert unexpected(cluster.run("create", "--dry-run=server", "--filename=-", given=stream(made))) == []
 
@@ -93,7 +93,7 @@ def test_every_overlay_that_a_pipeline_deploys_gets_its_pods_and_then_nothing_di
     deployer = pipeline(cluster, service, "deployed")
     for overlay in overlays("istio"):
         assert deploy(deployer, service, overlay) == [], overlay
-        assert deployer("diff", f"--kustomize={service / 'k8s' / 'overlays' / overlay}") == ""
+        assert deployer.difference(f"--kustomize={service / 'k8s' / 'overlays' / overlay}") == ""
         eventually(lambda: settled(cluster, "deployed"), f"{overlay} has its pods")
 
 
