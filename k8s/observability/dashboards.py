@@ -63,7 +63,7 @@ def red(protocol: str, title: str, active: str) -> Row:
 OBJECTIVES = Row(
     "Objectives",
     (
-        Panel("Pods", {"{{job}}": f'sum by (job) (up{{endpoint="ops", {OURS}}})'}, kind="stat", width=4),
+        Panel("Pods", {"{{job}}": f"sum by (job) (instance:service_up{{{OURS}}})"}, kind="stat", width=4),
         Panel(
             "Availability, 1 h",
             {"{{protocol}}": f'1 - slo:errors:ratio_rate1h{{slo="availability", {OURS}}}'},

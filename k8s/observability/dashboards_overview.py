@@ -22,11 +22,11 @@ PLATFORM = Dashboard(
             (
                 Panel(
                     "Services up",
-                    {"": 'count(max by (namespace, job) (up{endpoint="ops"}) == 1)'},
+                    {"": "count(max by (namespace, job) (instance:service_up) == 1)"},
                     kind="stat",
                     width=4,
                 ),
-                Panel("Pods up", {"": 'sum(up{endpoint="ops"})'}, kind="stat", width=4),
+                Panel("Pods up", {"": "sum(instance:service_up)"}, kind="stat", width=4),
                 Panel(
                     "Alerts",
                     {"": 'sort_desc(count by (severity, alertname, namespace, job) (ALERTS{alertstate="firing"}))'},

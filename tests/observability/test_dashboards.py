@@ -52,7 +52,7 @@ def external() -> set[str]:
 
 
 ASKED = expressions() | {
-    rule.get("alert") or f"{rule['record']} {rule['labels']}": rule["expr"]
+    rule.get("alert") or f"{rule['record']} {rule.get('labels', {})}": rule["expr"]
     for kind in ("alert", "record")
     for _, rule in rules(kind)
 }

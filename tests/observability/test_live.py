@@ -59,7 +59,7 @@ def shown(expression: str) -> str:
 def asked() -> dict[str, str]:
     """Return all that speaks of metrics that need no cluster and no mesh."""
     found = {name: shown(rule["expr"]) for name, (_, rule) in ALERTS.items() if name not in NOT_PROVOKED}
-    found |= {f"{rule['record']} {rule['labels']}": rule["expr"] for _, rule in rules("record")}
+    found |= {f"{rule['record']} {rule.get('labels', {})}": rule["expr"] for _, rule in rules("record")}
     found |= expressions()
     return {name: expression for name, expression in found.items() if not metrics(expression) & external()}
 
