@@ -95,8 +95,8 @@ def rendered_elsewhere(jobs: Iterable[tuple[Path, Path, Mapping[str, Any]]], hom
 
 
 def differing(one: Path, other: Path) -> list[str]:
-    """Return the files that two renders do not have alike, but for those of Git and what Python compiles."""
-    names = {name for name in files(one) | files(other) if not {".git", "__pycache__"} & set(Path(name).parts[:-1])}
+    """Return the files that two renders do not have alike, Git's own aside."""
+    names = {name for name in files(one) | files(other) if not name.startswith(".git/")}
     return sorted(
         name
         for name in names
