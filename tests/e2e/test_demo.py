@@ -85,13 +85,13 @@ def test_a_service_without_uv_says_how_to_get_it(render: Render, tmp_path: Path)
 
 def targets(makefile: Path) -> set[str]:
     """Return the targets of a Makefile that are for people."""
-    return set(re.findall(r"^([a-z][a-z-]*):.*## ", makefile.read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z][a-z0-9-]*):.*## ", makefile.read_text(), re.MULTILINE))
 
 
 def named(document: Path) -> set[str]:
     """Return the make targets that a document tells to type, in code."""
     code = re.findall(r"^    .*|`[^`]+`", document.read_text(), re.MULTILINE)
-    lines = (re.search(r"\bmake ((?:[a-z][a-z-]* ?)+)", line.partition("#")[0]) for line in code)
+    lines = (re.search(r"\bmake ((?:[a-z][a-z0-9-]* ?)+)", line.partition("#")[0]) for line in code)
     return {target for line in lines if line for target in line[1].split()}
 
 
