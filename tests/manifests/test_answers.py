@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from extensions.kinds import DOORS
+from extensions.kinds import KINDS as FEATURES
 from tests.conftest import HOSTILE, KINDS, MESHES, Render
 from tests.manifests.tools import (
     Manifest,
@@ -105,4 +107,6 @@ def test_no_other_mesh_is_mentioned(render: Render, kind: str, mesh: str) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_a_mesh_no_folder_is_left_for_one(render: Render, kind: str) -> None:
     folder = render(service_kind=kind, mesh="none") / "k8s"
-    assert sorted(entry.name for entry in folder.iterdir()) == ["base", "overlays"]
+    doors = FEATURES[kind] & DOORS
+    assert sorted(entry.name for entry in folder.iterdir()) == ["base", *(["components"] if doors else []), "overlays"]
+    assert [entry.name for entry in folder.glob("components/*")] == (["gateway"] if doors else [])

@@ -75,7 +75,8 @@ def test_istio_leads_every_call_to_the_grpc_port_inside_and_at_the_gateway(istio
         assert "calls" not in entries(istio)
         return
     port = doors(istio)["grpc"]
-    assert entries(istio)["calls"]["match"] == [{"port": port}, {"uri": {"prefix": "/order_service.v1."}}]
+    outside = {"gateways": ["order-service"], "uri": {"prefix": "/order_service.v1."}}
+    assert entries(istio)["calls"]["match"] == [{"port": port}, outside]
     for name in ("safe-calls", "streams", "calls"):
         assert entries(istio)[name]["route"][0]["destination"]["port"]["number"] == port
     # The first entry that matches wins, and the last takes everything.

@@ -95,7 +95,7 @@ def test_the_job_may_reach_the_database_and_the_dns_and_nobody_reaches_it(migrat
     own = [spec for spec in policies if spec["podSelector"]["matchLabels"].items() <= labels.items()]
     ports = {port["port"] for spec in own for rule in spec["egress"] for port in rule.get("ports", [])}
     assert {53, 5432} <= ports
-    assert not [spec for spec in own if spec["ingress"]]
+    assert not [spec for spec in own if spec.get("ingress")]
 
 
 def test_the_service_may_reach_the_database(migrating: list[Manifest]) -> None:
