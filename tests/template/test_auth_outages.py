@@ -210,6 +210,18 @@ def refreshed(url: str, user: User) -> int:
     return str(everybody).split().count(user.id)
 
 
+def decided(user: User, code: str) -> int:
+    """Return what is answered to a code that was used; a busy machine may be told to ask again, as clients do."""
+    found: list[int] = []
+
+    def answered() -> bool:
+        found.append(user.exchange(code).status_code)
+        return found[-1] != 503
+
+    until(answered, PATIENCE)
+    return found[-1]
+
+
 def test_neither_outage_costs_a_login_or_a_restart_and_no_code_is_good_twice(
     auth: Auth, users: list[User], postgresql_server: Server, redis_server: Server
 ) -> None:
@@ -232,8 +244,8 @@ def test_neither_outage_costs_a_login_or_a_restart_and_no_code_is_good_twice(
     until(lambda: readiness(auth, "redis") == (200, True), PATIENCE)
     assert going_on()
     assert {user.answers[503] for user in refreshing} == {0}
-    assert [waiting.exchange(kept).status_code for _ in range(2)] == [200, 400]
-    assert waiting.exchange(used).status_code == 400
+    assert waiting.exchange(kept).status_code == 200
+    assert [decided(waiting, code) for code in (kept, used)] == [400, 400]
     assert waiting.token(grant_type="refresh_token", refresh_token=family).status_code == 400
 
     with killed(postgresql_server):
