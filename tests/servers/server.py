@@ -134,6 +134,10 @@ class Server:
     def pause(self) -> None:
         """Stop all its processes where they are: connections stay open, nothing answers."""
         self._signal(signal.SIGSTOP)
+        # What is sent is not yet obeyed: one may still answer, or have a new child.
+        while not all(map(stands, self._processes())):
+            time.sleep(0.001)
+            self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a paused one go on."""
@@ -176,15 +180,26 @@ class Server:
             raise RuntimeError(f"{self.software.name} cannot be prepared:\n{self.log()[-4000:]}")
 
     def _signal(self, number: signal.Signals, *, children: bool = True) -> None:
-        assert self._guard is not None, "start it first"
         # The parent first: it would replace a child that it misses, or restart all.
-        for process in psutil.Process(self._guard.pid).children(recursive=children):
+        for process in self._processes(children=children):
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
+
+    def _processes(self, *, children: bool = True) -> list[psutil.Process]:
+        assert self._guard is not None, "start it first"
+        return psutil.Process(self._guard.pid).children(recursive=children)
 
     def _wait(self) -> None:
         assert self._guard is not None, "start it first"
         self._guard.wait(STOP_SECONDS)
+
+
+def stands(process: psutil.Process) -> bool:
+    """Say whether a process is stopped, or gone."""
+    try:
+        return process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def hold(folder: Path) -> int:
