@@ -29,6 +29,7 @@ from marty_lib import (
     context,
     serve_grpc,
 )
+from marty_lib._grpc_ended import Ended
 from prometheus_client import REGISTRY
 
 from tests.servers.requirement import missing
@@ -145,7 +146,7 @@ class Served:
         if kind in ("get", "list"):
             call = getattr(self, kind)(request, **how)
         else:
-            call = getattr(self, kind)(iter([request]), **how)
+            call = Ended(getattr(self, kind)(iter([request]), **how))
         return await call if kind in ("get", "sum") else [each async for each in call]
 
 

@@ -53,14 +53,18 @@ class Stock:
         yield request
 
     async def sum(self, requests: AsyncIterator[bytes], rpc: Any) -> bytes:
-        found = [each async for each in requests]
-        await self._answer(found[-1], rpc)
+        found = []
+        async for each in requests:
+            await self._answer(each, rpc)
+            found.append(each)
         return b"+".join(found)
 
     async def talk(self, requests: AsyncIterator[bytes], rpc: Any) -> AsyncIterator[bytes]:
         async for each in requests:
             await self._answer(each, rpc)
             yield each
+            if each == b"enough":
+                return
 
     async def _answer(self, request: bytes, rpc: Any) -> None:
         self.calls += 1
@@ -105,10 +109,15 @@ class Remote:
                 return await channel.unary_unary(path)(request, **how)
             case "List":
                 return [each async for each in channel.unary_stream(path)(request, **how)][-1]
-            case "Sum":
-                return await channel.stream_unary(path)(iter([request]), **how)
             case _:
-                return [each async for each in channel.stream_stream(path)(iter([request]), **how)][-1]
+                return await self.send(kind, iter([request]), **how)
+
+    async def send(self, kind: str, requests: Any, **how: Any) -> Any:
+        """Make a call with a stream of requests; return the last answer."""
+        path = f"/{STOCK}/{kind}"
+        if kind == "Sum":
+            return await self.channel.stream_unary(path)(requests, **how)
+        return [each async for each in self.channel.stream_stream(path)(requests, **how)][-1]
 
 
 @pytest.fixture
@@ -254,6 +263,33 @@ async def test_a_conversation_can_be_led_step_by_step(remote: Start) -> None:
     await call.done_writing()
 
     assert await call.read() == grpc.aio.EOF
+
+
+# grpc loses the server's word only when a message meets the end of the call: in some 5 of 100 of these.
+MEETINGS = 300
+
+
+async def parts(first: bytes) -> AsyncIterator[bytes]:
+    """Yield requests that are still sent when the server has ended the call."""
+    yield first
+    for _ in range(3):
+        await asyncio.sleep(0)
+        yield b"late"
+
+
+@pytest.mark.parametrize("kind", ["Sum", "Talk"])
+async def test_a_call_refused_while_its_requests_are_sent_fails_as_the_server_said(remote: Start, kind: str) -> None:
+    service = await remote()
+    for _ in range(MEETINGS):
+        with pytest.raises(NotFound) as failed:
+            await service.send(kind, parts(b"missing"))
+        assert failed.value.errors == (FieldError("/id", "is unknown"),)
+
+
+async def test_a_conversation_the_server_ends_early_is_no_failure(remote: Start) -> None:
+    service = await remote()
+    for _ in range(MEETINGS):
+        assert await service.send("Talk", parts(b"enough")) == b"enough"
 
 
 async def test_a_call_that_is_cancelled_ends_on_both_sides(remote: Start, soon: Soon) -> None:

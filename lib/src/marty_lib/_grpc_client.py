@@ -15,6 +15,7 @@ from grpc import StatusCode, aio
 
 from marty_lib import _grpc_metrics, _grpc_status, _spans, context
 from marty_lib._breaker import Breaker
+from marty_lib._grpc_ended import Ended
 from marty_lib.errors import DeadlineExceeded, ServiceError
 
 
@@ -178,7 +179,7 @@ class _StreamUnary(aio.StreamUnaryClientInterceptor):
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         work = self._outgoing.begin(client_call_details)
         # To wait here for the answer would keep the caller from writing what is to be answered.
-        return _Awaited(await continuation(work.details, request_iterator), work)
+        return _Awaited(Ended(await continuation(work.details, request_iterator)), work)
 
 
 class _StreamStream(aio.StreamStreamClientInterceptor):
@@ -187,7 +188,7 @@ class _StreamStream(aio.StreamStreamClientInterceptor):
 
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         work = self._outgoing.begin(client_call_details)
-        return work.each(await continuation(work.details, request_iterator))
+        return work.each(Ended(await continuation(work.details, request_iterator)))
 
 
 class _Awaited:
