@@ -11,6 +11,8 @@ import yaml
 
 from tests.cluster.conftest import CREATE, REFUSED
 from tests.cluster.kubectl import Kubectl, eventually
+from tests.conftest import MESHES, ROOT
+from tests.e2e.cluster.manifests import pod
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
@@ -70,6 +72,14 @@ def test_what_must_not_be_is_refused_by_the_policy_of_its_name_alone(cluster: Ku
 
 def test_what_is_as_it_must_be_is_taken(cluster: Kubectl) -> None:
     assert refusals(cluster, good()) == set()
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_what_services_are_tried_with_is_taken(cluster: Kubectl, mesh: str) -> None:
+    database = list(yaml.safe_load_all((ROOT / "k8s/trial/postgresql.yaml").read_text()))
+    image = "localhost:5001/shop-ledger:dev"
+    pods = [pod("one", "default", image, mesh=mesh), pod("two", "default", image, scraped=True)]
+    assert [refusals(cluster, manifest) for manifest in database + pods] == [set()] * len(database + pods)
 
 
 @pytest.mark.parametrize("namespace", EXEMPT)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import celpy
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
-from celpy.adapter import json_to_cel
 
 from tests.conftest import KINDS, MESHES, ROOT
 from tests.manifests.test_linters import YAMLLINT, checkov, linter
@@ -107,95 +103,7 @@ def test_shellcheck_passes_the_scripts() -> None:
     run(tool("shellcheck"), "--external-sources", *scripts, cwd=K8S)
 
 
-# Admission --------------------------------------------------------------------------------------------------------
-
-
-class Policy:
-    """A ValidatingAdmissionPolicy, evaluated as the API server does it."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        spec = manifest["spec"]
-        self.name: str = manifest["metadata"]["name"]
-        self.matches = [self._program(each["expression"]) for each in spec["matchConditions"]]
-        self.variables = {each["name"]: self._program(each["expression"]) for each in spec["variables"]}
-        self.validations = [self._program(each["expression"]) for each in spec["validations"]]
-
-    @staticmethod
-    def _program(expression: str) -> Any:
-        environment = celpy.Environment()
-        return environment.program(environment.compile(expression))
-
-    def admits(self, manifest: Manifest) -> bool:
-        """Return whether the policy lets an object in."""
-        known: dict[str, Any] = {"object": json_to_cel(manifest)}
-        if not all(program.evaluate(known) for program in self.matches):
-            return True
-        variables = celpy.celtypes.MapType()
-        for name, program in self.variables.items():
-            variables[celpy.celtypes.StringType(name)] = program.evaluate({**known, "variables": variables})
-        return all(bool(program.evaluate({**known, "variables": variables})) for program in self.validations)
-
-
-@cache
-def policies() -> tuple[Policy, ...]:
-    """Return the policies of the cluster."""
-    return tuple(Policy(each) for each in pick(build(K8S / "policies"), "ValidatingAdmissionPolicy"))
-
-
-def refusals(manifest: Manifest) -> list[str]:
-    """Return the names of the policies that refuse an object."""
-    return [policy.name for policy in policies() if not policy.admits(manifest)]
-
-
-@pytest.mark.parametrize("name", POLICIES)
-def test_a_policy_refuses_what_it_is_for_and_nothing_else(name: str) -> None:
-    assert refusals(read(f"policies/refused/{name}.yaml")) == [f"marty-{name}"]
-
-
-@pytest.mark.parametrize("mesh", MESHES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_rendered_is_admitted(built: Built, kind: str, mesh: str) -> None:
-    for overlay in overlays(mesh):
-        workloads = [each for each in built(kind, mesh, overlay) if each["kind"] in {"Deployment", "Job"}]
-        assert workloads
-        assert {each["kind"]: refusals(each) for each in workloads} == {each["kind"]: [] for each in workloads}
-
-
-@pytest.mark.parametrize(
-    ("image", "admitted"),
-    [
-        ("localhost:5001/order-service", False),
-        ("localhost:5001/order-service:latest", False),
-        ("localhost:5001/order-service:dev", True),
-        ("order-service", False),
-        ("registry.example.com/a/b@sha256:" + "a" * 64, True),
-        ("registry.example.com/a/b@sha256:short", False),
-    ],
-)
-def test_an_image_has_a_tag_or_a_digest(image: str, admitted: bool) -> None:
-    manifest = read("policies/refused/root.yaml")
-    manifest["spec"]["template"]["spec"]["containers"][0]["image"] = image
-    assert ("marty-latest" not in refusals(manifest)) == admitted
-
-
-@pytest.mark.parametrize("kind", ["Pod", "CronJob"])
-def test_pods_and_cron_jobs_are_looked_into(kind: str) -> None:
-    template = read("policies/refused/latest.yaml")["spec"]["template"]
-    metadata = {"name": "refused", "labels": template["metadata"]["labels"]}
-    spec = template["spec"] if kind == "Pod" else {"jobTemplate": {"spec": {"template": template}}}
-    assert refusals({"kind": kind, "metadata": metadata, "spec": spec}) == ["marty-latest"]
-
-
-def test_pods_of_a_workload_are_admitted_with_what_a_mesh_has_put_into_them() -> None:
-    pod = {"kind": "Pod", "metadata": {"ownerReferences": [{"kind": "ReplicaSet"}]}, "spec": {"containers": [{}]}}
-    assert refusals(pod) == []
-
-
-def test_init_containers_are_looked_into() -> None:
-    manifest = read("policies/refused/root.yaml")
-    pod = manifest["spec"]["template"]["spec"]
-    pod["initContainers"] = [{"name": "first", "image": "first:latest"}]
-    assert refusals(manifest) == ["marty-latest", "marty-limits", "marty-root"]
+# Admission: what the policies do is in tests/cluster/test_admission.py ---------------------------------------------
 
 
 def test_every_policy_is_bound_and_leaves_the_platform_alone() -> None:
@@ -203,7 +111,8 @@ def test_every_policy_is_bound_and_leaves_the_platform_alone() -> None:
     bindings = {
         each["spec"]["policyName"]: each["spec"] for each in pick(manifests, "ValidatingAdmissionPolicyBinding")
     }
-    assert set(bindings) == {policy.name for policy in policies()} == {f"marty-{name}" for name in POLICIES}
+    policies = {each["metadata"]["name"] for each in pick(manifests, "ValidatingAdmissionPolicy")}
+    assert set(bindings) == policies == {f"marty-{name}" for name in POLICIES}
     for spec in bindings.values():
         assert "Deny" in spec["validationActions"]
         (selector,) = spec["matchResources"]["namespaceSelector"]["matchExpressions"]

@@ -22,17 +22,18 @@ class Envoy:
     """Envoy.
 
     Args:
-        configuration: returns it for the port of the administration interface.
+        configuration: returns it for the ports, the first of which tells at /ready whether it is.
+        ports: how many it listens on.
     """
 
-    configuration: Callable[[int], Json]
+    configuration: Callable[[list[int]], Json]
+    ports: int = 1
     name = "envoy"
-    ports = 1
     ending = signal.SIGTERM
     as_root = True
 
     def prepare(self, folder: Path, ports: list[int]) -> list[list[str]]:
-        (folder / CONFIGURATION).write_text(json.dumps(self.configuration(ports[0])))
+        (folder / CONFIGURATION).write_text(json.dumps(self.configuration(ports)))
         return []
 
     def command(self, folder: Path, ports: list[int]) -> list[str]:

@@ -110,11 +110,11 @@ class Mesh:
             self.proxies.append(Server(Envoy(functools.partial(self._configuration, pod))))
             self.proxies[-1].start()
 
-    def _configuration(self, pod: Pod, admin: int) -> Json:
+    def _configuration(self, pod: Pod, ports: list[int]) -> Json:
         return bootstrap(
             pod,
             self.answer.proxies[pod.key],
-            admin=admin,
+            admin=ports[0],
             applications=self._local.get(pod.key, {}),
             services=self._inside if pod is self._caller else {},
             secrets=self._secrets[pod.key],

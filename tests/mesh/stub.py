@@ -18,6 +18,7 @@ class Stub(grpc.GenericRpcHandler):
         status: what it answers over HTTP.
         code: what it answers over gRPC.
         arrived: methods and paths of what has arrived, in order.
+        headers: theirs, with names in lower case.
         answering: it answers while this is set.
     """
 
@@ -38,6 +39,7 @@ class Stub(grpc.GenericRpcHandler):
         self.status = 200
         self.code = grpc.StatusCode.OK
         self.arrived: list[tuple[str, str]] = []
+        self.headers: list[dict[str, str]] = []
         self.answering.set()
 
     def close(self) -> None:
@@ -55,6 +57,7 @@ class Stub(grpc.GenericRpcHandler):
     def _behaviour(self, method: str) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]:
         def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             self.arrived.append(("POST", method))
+            self.headers.append({str(key): str(value) for key, value in context.invocation_metadata()})
             self.answering.wait()
             if self.code is not grpc.StatusCode.OK:
                 context.abort(self.code, "as told")
@@ -71,6 +74,7 @@ class Stub(grpc.GenericRpcHandler):
             def answer(self) -> None:
                 self.rfile.read(int(self.headers.get("content-length", 0)))
                 stub.arrived.append((self.command, self.path))
+                stub.headers.append({key.lower(): value for key, value in self.headers.items()})
                 stub.answering.wait()
                 self.send_response(stub.status)
                 self.send_header("content-length", "0")
