@@ -392,9 +392,10 @@ def test_on_a_terminal_progress_is_a_bar(fleet: Fleet, orders: Path) -> None:
 
 def test_two_runs_do_not_share_a_folder(fleet: Fleet, orders: Path) -> None:
     fleet.report.mkdir()
-    with (fleet.report / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        ended = fleet.run(*fleet.updating("--json"), code=3)
+    lock = os.open(fleet.report, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    ended = fleet.run(*fleet.updating("--json"), code=3)
+    os.close(lock)
 
     assert json.loads(ended.stdout)["error"]["code"] == "running"
     assert branches(orders) == ["main"]

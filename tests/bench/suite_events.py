@@ -43,8 +43,8 @@ def measure(setting: Setting, plan: Plan) -> str:
         for worker in workers.values():
             stack.callback(worker.stop)
         figures = take_turns(workers, plan)
-    kept = asyncio.run(count(bootstrap, list(topics.values())))
-    wanted = dict.fromkeys(topics.values(), plan.first + plan.rounds * plan.messages)
+    kept = asyncio.run(ends(bootstrap, list(topics.values())))
+    wanted = {topic: plan.first + plan.rounds * count(plan, name) for name, topic in topics.items()}
     if kept != wanted:
         raise SystemExit(f"bench: the broker has not what was published: {kept} instead of {wanted}")
     goals = report.goal(figures, "service publishes", "aiokafka publishes", 0.80)
@@ -99,9 +99,14 @@ def take_turns(workers: dict[str, Worker], plan: Plan) -> list[Figures]:
         worker(plan.first)
         row.memory = memory_of(worker.process.pid)
     for _ in range(plan.rounds):
-        for worker, row in zip(workers.values(), figures, strict=True):
-            row.rounds.append(worker(plan.messages))
+        for (name, worker), row in zip(workers.items(), figures, strict=True):
+            row.rounds.append(worker(count(plan, name)))
     return figures
+
+
+def count(plan: Plan, row: str) -> int:
+    """Return how many messages a row handles in a round."""
+    return plan.backlog if ROWS[row][1] == "consume" else plan.messages
 
 
 async def make(bootstrap: str, topics: list[str]) -> None:
@@ -114,13 +119,13 @@ async def make(bootstrap: str, topics: list[str]) -> None:
         await client.close()
 
 
-async def count(bootstrap: str, topics: list[str]) -> dict[str, int]:
+async def ends(bootstrap: str, topics: list[str]) -> dict[str, int]:
     """Return how many messages each topic has."""
     partitions = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
     await consumer.start()
     try:
-        ends = await consumer.end_offsets(partitions)
+        found = await consumer.end_offsets(partitions)
     finally:
         await consumer.stop()
-    return {topic: sum(end for partition, end in ends.items() if partition.topic == topic) for topic in topics}
+    return {topic: sum(end for partition, end in found.items() if partition.topic == topic) for topic in topics}

@@ -330,6 +330,21 @@ def test_a_kill_in_the_last_step_is_taken_back_by_abort(
     assert marty(service, "update", "--json").json["state"] == "updated"
 
 
+@pytest.mark.parametrize("second", [(), ("--continue",), ("--abort",)])
+def test_two_updates_of_one_service_do_not_meet(
+    service: Path, blocking: Callable[[str], dict[str, str]], second: tuple[str, ...]
+) -> None:
+    variables = blocking("checkout-index")
+    process = start(service, "update", "--json", **variables)
+    stopped(process, Path(variables["BLOCK"]))
+    ended = marty(service, "update", "--json", *second)
+    assert (ended.code, ended.json["error"]["code"]) == (3, "running")
+    Path(variables["BLOCK"]).with_suffix(".go").touch()
+    out, said = process.communicate()
+    assert process.returncode == 0, said
+    assert '"state": "updated"' in out
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import platformdirs
@@ -17,6 +16,7 @@ from marty_lib._cli_fleet_find import Service, find
 from marty_lib._cli_fleet_processes import Failed, git
 from marty_lib._cli_fleet_sources import Source
 from marty_lib._cli_fleet_update import Task
+from marty_lib._cli_lock import locked
 from marty_lib._cli_report import Failure
 
 GIT = (2, 38)  # merge-tree --write-tree
@@ -131,12 +131,11 @@ def default_folder(paths: Sequence[Path]) -> Path:
     return platformdirs.user_state_path("marty") / "fleet" / digest
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make a folder, which git ignores, and keep other runs out of it; the lock ends with the process.
+def reserved(folder: Path) -> AbstractContextManager[None]:
+    """Make a folder, which git ignores, and return what keeps other runs out of it.
 
     Raises:
-        Failure: another run is in it, or nothing can be written there.
+        Failure: nothing can be written there; on entering, another run is in it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,10 +143,5 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         remedy = "Name another folder with --report."
         raise Failure("no-report", f"The report cannot be written: {error}.", remedy) from None
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            remedy = "Wait for it, or name another folder with --report."
-            raise Failure("running", f"Another fleet update is under way in {folder}.", remedy) from None
-        yield
+    busy = f"Another fleet update is under way in {folder}."
+    return locked(folder, Failure("running", busy, "Wait for it, or name another folder with --report."))

@@ -68,7 +68,7 @@ def carry_out(order: Order) -> Done:
     if order.pull_requests:
         plans.check_pull_requests(tasks)
     plans.check_git(tasks)
-    with plans.locked(folder), _journal(folder / "journal.jsonl", order) as journal:
+    with plans.reserved(folder), _journal(folder / "journal.jsonl", order) as journal:
         try:
             _run(order, tasks, folder, settings, journal)
             results = [journal.results[str(task.service.folder)] for task in tasks]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from marty_lib._cli_apply import Journal, apply, roll_back, undisturbed
 from marty_lib._cli_changes import blobs, marked
 from marty_lib._cli_git import Place, git, line, names
+from marty_lib._cli_lock import locked
 from marty_lib._cli_plan import Plan, committed_answers, planned
 from marty_lib._cli_report import Failure
 
@@ -32,6 +34,16 @@ def update(place: Place, *, to: str | None, data: Mapping[str, Any], trust: bool
         if plan.scratch and plan.result and plan.changes:
             apply(place, plan.scratch, plan.result, to=plan.to, message=plan.message)
         return plan
+
+
+def alone(place: Place) -> AbstractContextManager[None]:
+    """Return what keeps other updates out of a service, and out of the others that share its index.
+
+    Raises:
+        Failure: on entering, another one is being made, continued or taken back.
+    """
+    busy = f"Another update is running in {place.top}."
+    return locked(place.state.parent, Failure("running", busy, "Wait for it to end, then try again."))
 
 
 def under_way(place: Place) -> Journal | None:

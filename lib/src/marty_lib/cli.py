@@ -183,13 +183,14 @@ def update(
         from marty_lib import _cli_update as work
 
         place = Place.of(folder)
-        if resume or abort:
-            document, code = show.resumed(place) if resume else show.aborted(place)
-        else:
-            plan = work.update(place, to=to, data=answers(data), trust=trust)
-            document, code = show.updated(plan), Exit.FINDINGS if plan.conflicts else Exit.FINE
-            if not json:
-                show.plan(plan)
+        with work.alone(place):
+            if resume or abort:
+                document, code = show.resumed(place) if resume else show.aborted(place)
+            else:
+                plan = work.update(place, to=to, data=answers(data), trust=trust)
+                document, code = show.updated(plan), Exit.FINDINGS if plan.conflicts else Exit.FINE
+                if not json:
+                    show.plan(plan)
         if json:
             report.print_json({"command": "update", "exit_code": code, **document})
         else:
