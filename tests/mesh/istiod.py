@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT
+from tests.manifests.crds import pinned
 from tests.servers.containers import cache_folder, exclusive, run
 from tests.servers.requirement import missing
 
@@ -50,18 +49,10 @@ def ask(objects: list[Json]) -> Answer:
     if program is None:
         missing(NEEDED)
     # It has the version of its proxies decide what they are told.
-    done = subprocess.run(
-        [str(program), istio_version()], input=json.dumps(objects), capture_output=True, text=True, check=False
-    )
+    command = [str(program), pinned("ISTIO_VERSION"), pinned("GATEWAY_API_VERSION")]
+    done = subprocess.run(command, input=json.dumps(objects), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return Answer(**json.loads(done.stdout))
-
-
-def istio_version() -> str:
-    """Return the version that the development cluster gets."""
-    found = re.search(r"^ISTIO_VERSION=(.+)$", (ROOT / "k8s/versions.env").read_text(), re.MULTILINE)
-    assert found is not None
-    return found[1]
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import random
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from typing import Any
 import yaml
 
 from tests.conftest import ROOT
-from tests.manifests.tools import Manifest, build, pick
+from tests.manifests.tools import Manifest, build, custom_schemas, group_of, pick
 
 INSTALLATION = ROOT / "k8s/mesh/istio/install.yaml"
 INGRESS = "istio-ingress"
+OWN = ("Namespace", "Service", "IstioOperator")
 
 
 class Addresses:
@@ -119,9 +121,23 @@ def slice_of(service: Manifest, pods: list[Pod]) -> Manifest:
     }
 
 
+def tls_secret(namespace: str, name: str, certificate: str, key: str) -> Manifest:
+    """Return the Secret that cert-manager would make."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": name, "namespace": namespace},
+        "data": {
+            "tls.crt": base64.b64encode(certificate.encode()).decode(),
+            "tls.key": base64.b64encode(key.encode()).decode(),
+        },
+    }
+
+
 @functools.cache
 def platform() -> list[Manifest]:
-    """Return what `k8s/` says of the mesh: settings, rules, the gateway's Service and the collector's."""
+    """Return what `k8s/` says of the mesh: settings, rules, the shared Gateway, its Service and the collector's."""
     installation = yaml.safe_load(INSTALLATION.read_text())
     [gateway] = installation["spec"]["components"]["ingressGateways"]
     ports = [
@@ -135,16 +151,35 @@ def platform() -> list[Manifest]:
     }
     collector = yaml.safe_load((ROOT / "k8s/observability/collector/service.yaml").read_text())
     collector["metadata"]["namespace"] = "monitoring"
-    return [installation, service, collector, *build(ROOT / "k8s/mesh/istio")]
+    # Istio makes its class itself.
+    kind: Manifest = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GatewayClass",
+        "metadata": {"name": "istio"},
+        "spec": {"controllerName": "istio.io/gateway-controller"},
+    }
+    return [installation, service, collector, kind, *build(ROOT / "k8s/mesh/istio"), *build(ROOT / "k8s/ingress/istio")]
 
 
 def seen_by_istiod(manifests: list[Manifest]) -> list[Manifest]:
-    """Return the objects that istiod watches."""
-    return [
-        each
+    """Return the objects that istiod watches, as it sees them."""
+    own = [each for each in manifests if each["kind"] in OWN or "istio.io/" in each["apiVersion"]]
+    return own + [
+        defaulted(each, custom_schemas()[each["apiVersion"], each["kind"]].schema)
         for each in manifests
-        if each["kind"] in ("Namespace", "Service", "IstioOperator") or "istio.io/" in each["apiVersion"]
+        if group_of(each) == "gateway.networking.k8s.io"
     ]
+
+
+def defaulted(value: Any, schema: Any) -> Any:
+    """Return a value with what the API server writes where nothing is said."""
+    if isinstance(value, list):
+        return [defaulted(each, schema.get("items", {})) for each in value]
+    if not isinstance(value, dict):
+        return value
+    known = schema.get("properties", {})
+    unsaid = {name: part["default"] for name, part in known.items() if name not in value and "default" in part}
+    return {name: defaulted(part, known.get(name, {})) for name, part in {**unsaid, **value}.items()}
 
 
 def gateway_pod(address: str) -> Pod:

@@ -17,10 +17,12 @@ from tests.servers.server import Server
 from .certificates import Authority
 from .envoy import CONFIGURATION, Envoy
 from .istiod import Json, ask
-from .objects import Addresses, Pod, gateway_pod, platform, pod_of, seen_by_istiod, slice_of, with_address
+from .objects import Addresses, Pod, gateway_pod, platform, pod_of, seen_by_istiod, slice_of, tls_secret, with_address
 from .proxy import bootstrap, identity, secret
 
-HOST = "order-service.shop.example.com"
+DOMAIN = "shop.example.com"
+HOST = f"order-service.{DOMAIN}"
+SHARED_SECRET = "shared-gateway-tls"  # noqa: S105 - its name
 SECONDS = 30
 
 
@@ -73,7 +75,11 @@ class Mesh:
         self.entrance = gateway_pod(self._free())
         self._caller = Pod("caller", self.namespace, {"app": "caller"}, self._free(), {}, "caller")
         self._secrets = {pod.key: identity(self.authority, pod) for pod in self._everybody}
-        self._secrets[self.entrance.key].append(secret("kubernetes://order-service-tls", *self.authority.host(HOST)))
+        self._shared = self.authority.host(f"*.{DOMAIN}")
+        self._secrets[self.entrance.key] += [
+            secret("kubernetes://order-service-tls", *self.authority.host(HOST)),
+            secret(f"kubernetes-gateway://{self.entrance.namespace}/{SHARED_SECRET}", *self._shared),
+        ]
         self._learn(manifests)
         self.proxies: list[Server] = []
         try:
@@ -95,7 +101,8 @@ class Mesh:
         services = [with_address(each, self._address_of(each["metadata"])) for each in pick(objects, "Service")]
         others = [each for each in objects if each["kind"] != "Service"]
         slices = [slice_of(each, self._everybody) for each in services]
-        self.answer = ask([*others, *services, *slices, *(pod.manifest() for pod in self._everybody)])
+        certificate = tls_secret(self.entrance.namespace, SHARED_SECRET, *self._shared)
+        self.answer = ask([*others, *services, *slices, certificate, *(pod.manifest() for pod in self._everybody)])
         self._inside = {
             each["spec"]["clusterIP"]: {port["port"] for port in each["spec"]["ports"]}
             for each in services
@@ -162,9 +169,12 @@ class Mesh:
 
     def call_from_outside(self, method: str, path: str, body: str | None = None, **headers: str) -> Reply:
         """Call the service over HTTPS, as somebody does who is not in the mesh."""
+        return exchange(self.connection_from_outside(), method, path, body, {"host": HOST, **headers})
+
+    def connection_from_outside(self, host: str = HOST) -> http.client.HTTPConnection:
+        """Return a connection to the gateway, as somebody has it who is not in the mesh."""
         context = ssl.create_default_context(cadata=self.authority.pem)
-        connection = Encrypted(self.entrance.address, 8443, context, HOST)
-        return exchange(connection, method, path, body, {"host": HOST, **headers})
+        return Encrypted(self.entrance.address, 8443, context, host)
 
     def call_gateway(self, method: str, path: str) -> Reply:
         """Call the gateway without TLS."""
@@ -182,10 +192,10 @@ class Mesh:
         options = [("grpc.default_authority", "order-service"), ("grpc.enable_retries", 0)]
         return grpc.insecure_channel(f"{self.service}:{self.ports['grpc']}", options)
 
-    def channel_from_outside(self) -> grpc.Channel:
+    def channel_from_outside(self, host: str = HOST) -> grpc.Channel:
         """Return a channel to the service, as somebody has it who is not in the mesh."""
         credentials = grpc.ssl_channel_credentials(self.authority.pem.encode())
-        options = [("grpc.ssl_target_name_override", HOST), ("grpc.enable_retries", 0)]
+        options = [("grpc.ssl_target_name_override", host), ("grpc.enable_retries", 0)]
         return grpc.secure_channel(f"{self.entrance.address}:8443", credentials, options)
 
 

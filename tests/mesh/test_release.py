@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import math
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.manifests.tools import Manifest, build
+from tests.manifests.tools import Manifest, build, pick
 
 from .conftest import Manifests, Overlays
 from .istiod import Json, ask
@@ -29,6 +30,7 @@ CHOSEN = {"x-canary": "always"}
 METHOD = "/order_service.v1.OrderService/PlaceOrder"
 Releases = tuple[Mesh, Stub, Stub]
 Edited = Callable[..., list[Manifest]]
+Way = Callable[[Mesh, str, int, dict[str, str]], list[int | grpc.StatusCode]]
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +57,11 @@ def edited(kind: str, overlays: Overlays, tmp_path: Path) -> Edited:
     return edited
 
 
-def split(edited: Edited, stable: int, canary: int) -> list[Manifest]:
-    """Return the canary with these weights."""
+def split(edited: Edited, stable: int, canary: int, *more: tuple[str, str, str]) -> list[Manifest]:
+    """Return the canary with these weights, after more edits."""
     file = "overlays/canary/weights.yaml"
-    return edited("canary", (file, "^stable:.*", f"stable: {stable}"), (file, "^canary:.*", f"canary: {canary}"))
+    weights = (file, "^stable:.*", f"stable: {stable}"), (file, "^canary:.*", f"canary: {canary}")
+    return edited("canary", *weights, *more)
 
 
 def with_components(edited: Edited, *names: str) -> list[Manifest]:
@@ -79,6 +82,18 @@ def send(mesh: Mesh, door: str, count: int, headers: dict[str, str]) -> list[int
         with closing(http.client.HTTPConnection(mesh.service, mesh.ports["http"], timeout=SECONDS)) as connection:
             return [request(connection, headers) for _ in range(count)]
     with mesh.channel() as channel:
+        return [rpc(channel, headers) for _ in range(count)]
+
+
+def send_from_outside(
+    hosts: dict[str, str], mesh: Mesh, door: str, count: int, headers: dict[str, str]
+) -> list[int | grpc.StatusCode]:
+    """Send this many requests over one connection to the Gateway that all services share; return what was answered."""
+    host = hosts[door]
+    if door == "http":
+        with closing(mesh.connection_from_outside(host)) as connection:
+            return [request(connection, {"host": host, **headers}) for _ in range(count)]
+    with mesh.channel_from_outside(host) as channel:
         return [rpc(channel, headers) for _ in range(count)]
 
 
@@ -108,14 +123,14 @@ def weights(mesh: Mesh, proxy: str) -> set[tuple[int, ...]]:
     return {tuple(part["weight"] for part in split) for split in splits}
 
 
-def seen(releases: Releases, count: int, headers: dict[str, str]) -> list[tuple[int, int]]:
+def seen(releases: Releases, count: int, headers: dict[str, str], by: Way = send) -> list[tuple[int, int]]:
     """Send requests to each door; return how many of them each release has seen."""
     mesh, stable, canary = releases
     found = []
     for door in mesh.doors:
         stable.reset()
         canary.reset()
-        assert set(send(mesh, door, count, headers)) <= {200, grpc.StatusCode.OK}
+        assert set(by(mesh, door, count, headers)) <= {200, grpc.StatusCode.OK}
         found.append((len(stable.arrived), len(canary.arrived)))
     return found
 
@@ -146,12 +161,30 @@ def test_the_header_chooses_the_canary_through_the_gateway(releases: Releases) -
 
 def test_a_canary_gets_the_share_that_its_weight_says(releases: Releases, edited: Edited) -> None:
     releases[0].change(split(edited, 90, 10))
+    check_tenth(seen(releases, REQUESTS, {}))
+    assert weights(releases[0], "istio-ingress/gateway") == weights(releases[0], "shop/caller") == {(90, 10)}
+
+
+def check_tenth(found: list[tuple[int, int]]) -> None:
+    """Check that the canary has seen one request in ten."""
     # Six standard deviations: one run in five hundred million falls outside.
     allowed = 6 * math.sqrt(REQUESTS * 0.1 * 0.9)
-    for stable, canary in seen(releases, REQUESTS, {}):
+    for stable, canary in found:
         assert stable + canary == REQUESTS
         assert abs(canary - REQUESTS * 0.1) <= allowed
-    assert weights(releases[0], "istio-ingress/gateway") == weights(releases[0], "shop/caller") == {(90, 10)}
+
+
+def test_a_canary_has_its_share_of_what_comes_by_the_shared_gateway(releases: Releases, edited: Edited) -> None:
+    production = "overlays/production/kustomization.yaml"
+    door = (production, "^  - ../../components/istio$", r"\g<0>\n  - ../../components/gateway")
+    manifests = split(edited, 90, 10, door)
+    releases[0].change(manifests)
+    routes = {"http": pick(manifests, "HTTPRoute"), "grpc": pick(manifests, "GRPCRoute")}
+    hosts = {door: found[0]["spec"]["hostnames"][0] for door, found in routes.items() if found}
+    by_the_gateway = functools.partial(send_from_outside, hosts)
+    check_tenth(seen(releases, REQUESTS, {}, by_the_gateway))
+    assert set(seen(releases, 20, CHOSEN, by_the_gateway)) == {(0, 20)}
+    check_tenth(seen(releases, REQUESTS, {}))
 
 
 def test_a_canary_gets_everything_at_the_end(releases: Releases, edited: Edited) -> None:

@@ -2,7 +2,8 @@
 //
 // It reads a list of them, as JSON, from its standard input, checks every object of Istio as istiod's webhook does, and builds for every Pod
 // the configuration that istiod would send to its proxy. It prints one JSON object: what was refused, what it was warned
-// of, and listeners, routes, clusters and endpoints of each proxy. The argument is the version that proxies say they have.
+// of, and listeners, routes, clusters and endpoints of each proxy. The arguments are the version that proxies say they
+// have, and that of the Gateway API.
 package main
 
 import (
@@ -17,10 +18,13 @@ import (
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/gateway-api/pkg/consts"
 	"sigs.k8s.io/yaml"
 
 	meshconfig "istio.io/api/mesh/v1alpha1"
 	"istio.io/istio/pilot/pkg/config/kube/crd"
+	"istio.io/istio/pilot/pkg/config/kube/gateway"
 	"istio.io/istio/pilot/pkg/model"
 	"istio.io/istio/pilot/pkg/networking/core"
 	"istio.io/istio/pilot/pkg/serviceregistry"
@@ -30,8 +34,11 @@ import (
 	"istio.io/istio/pkg/config/mesh"
 	"istio.io/istio/pkg/config/mesh/meshwatcher"
 	"istio.io/istio/pkg/config/schema/collections"
+	"istio.io/istio/pkg/config/schema/gvk"
+	"istio.io/istio/pkg/config/schema/gvr"
 	"istio.io/istio/pkg/config/schema/resource"
 	"istio.io/istio/pkg/kube"
+	"istio.io/istio/pkg/kube/kclient/clienttest"
 	istiolog "istio.io/istio/pkg/log"
 	"istio.io/istio/pkg/test"
 	"istio.io/istio/pkg/util/protomarshal"
@@ -74,7 +81,7 @@ func main() {
 	out := answer{Refused: map[string]string{}, Warned: map[string]string{}, Proxies: map[string]proxy{}}
 	in, err := read(os.Stdin, &out)
 	if err == nil && len(in.pods) > 0 {
-		err = test.Wrap(func(t test.Failer) { build(t, in, os.Args[1], &out) })
+		err = test.Wrap(func(t test.Failer) { build(t, in, os.Args[1], os.Args[2], &out) })
 	}
 	if err == nil {
 		err = json.NewEncoder(os.Stdout).Encode(out)
@@ -154,7 +161,35 @@ func (in *input) settings(raw json.RawMessage) error {
 	return err
 }
 
-func build(t test.Failer, in input, version string, out *answer) {
+func build(t test.Failer, in input, istio, gatewayAPI string, out *answer) {
+	services, _ := serve(t, in)
+	in.configs = append(in.configs, doors(t, in, services.PushContext(), gatewayAPI)...)
+	server, registry := serve(t, in)
+	for _, pod := range in.pods {
+		node := server.SetupProxy(&model.Proxy{
+			Type:            typeOf(pod),
+			IPAddresses:     []string{pod.Status.PodIP},
+			ID:              pod.Name + "." + pod.Namespace,
+			ConfigNamespace: pod.Namespace,
+			Labels:          pod.Labels,
+			Metadata: &model.NodeMetadata{
+				IstioVersion: istio,
+				Namespace:    pod.Namespace,
+				Labels:       pod.Labels,
+				ClusterID:    cluster,
+			},
+		})
+		out.Proxies[pod.Namespace+"/"+pod.Name] = proxy{
+			Listeners: list(t, server.Listeners(node)),
+			Routes:    list(t, server.Routes(node)),
+			Clusters:  list(t, server.Clusters(node)),
+			Endpoints: list(t, assignments(server, node, registry.Endpoints)),
+		}
+	}
+}
+
+// serve returns an istiod that knows what was read, and its registry of Services.
+func serve(t test.Failer, in input) (*core.ConfigGenTest, *controller.FakeController) {
 	client := kube.NewFakeClient(in.objects...)
 	registry, _ := controller.NewFakeControllerWithOptions(t, controller.FakeControllerOptions{
 		Client:        client,
@@ -178,27 +213,27 @@ func build(t test.Failer, in input, version string, out *answer) {
 		t.Fatal(err)
 	}
 	server.PushContext().InitContext(server.Env(), nil, nil)
-	for _, pod := range in.pods {
-		node := server.SetupProxy(&model.Proxy{
-			Type:            typeOf(pod),
-			IPAddresses:     []string{pod.Status.PodIP},
-			ID:              pod.Name + "." + pod.Namespace,
-			ConfigNamespace: pod.Namespace,
-			Labels:          pod.Labels,
-			Metadata: &model.NodeMetadata{
-				IstioVersion: version,
-				Namespace:    pod.Namespace,
-				Labels:       pod.Labels,
-				ClusterID:    cluster,
-			},
-		})
-		out.Proxies[pod.Namespace+"/"+pod.Name] = proxy{
-			Listeners: list(t, server.Listeners(node)),
-			Routes:    list(t, server.Routes(node)),
-			Clusters:  list(t, server.Clusters(node)),
-			Endpoints: list(t, assignments(server, node, registry.Endpoints)),
-		}
+	return server, registry
+}
+
+// doors returns what istiod makes of the Gateway API's objects: objects of its own.
+func doors(t test.Failer, in input, services *model.PushContext, version string) []config.Config {
+	client := kube.NewFakeClient(in.objects...)
+	for _, each := range []schema.GroupVersionResource{gvr.GatewayClass, gvr.KubernetesGateway, gvr.HTTPRoute, gvr.GRPCRoute} {
+		clienttest.MakeCRDWithAnnotations(t, client, each, map[string]string{consts.BundleVersionAnnotation: version})
 	}
+	known := func(schema.GroupVersionResource, <-chan struct{}) bool { return true }
+	converter := gateway.NewController(client, known, controller.Options{DomainSuffix: domain, ClusterID: cluster}, nil)
+	stop := test.NewStop(t)
+	go converter.Run(stop)
+	client.RunAndWait(stop)
+	converter.Reconcile(services)
+	kube.WaitForCacheSync("gateway", stop, converter.HasSynced)
+	var found []config.Config
+	for _, each := range []config.GroupVersionKind{gvk.Gateway, gvk.VirtualService, gvk.DestinationRule} {
+		found = append(found, converter.List(each, "")...)
+	}
+	return found
 }
 
 func assignments(server *core.ConfigGenTest, node *model.Proxy, index *model.EndpointIndex) []*endpoint.ClusterLoadAssignment {
