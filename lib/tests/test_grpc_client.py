@@ -184,7 +184,8 @@ async def test_the_least_time_of_all_is_the_calls(
         await service.call("Get", timeout=calls)
 
     assert service.stock.left is not None
-    assert service.stock.left <= most + 0.01
+    # It goes over the wire rounded up: from ten seconds on, to a tenth of one.
+    assert service.stock.left <= most + 0.11
 
 
 async def test_work_whose_time_is_over_asks_nobody(remote: Start) -> None:

@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ NOT_PACKED = (
 LIMITS = ("nofile=20000:20000", "nproc=4096:4096")
 SEARCH_PATH = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+CLEANUP_SECONDS = 30
 TOOLS = ("podman", "buildah", "runc", "debootstrap")
 
 
@@ -97,15 +99,27 @@ def podman_engine() -> Iterator[Engine]:
         yield engine
     finally:
         engine("rm", "--all", "--force", "--time=0", check=False)
+        remove(home)
+
+
+def remove(home: Path) -> None:
+    """Remove podman's storage; it cleans up after containers by itself, and may mount it once more meanwhile."""
+    deadline = time.monotonic() + CLEANUP_SECONDS
+    while home.exists():
         unmount(home)
-        shutil.rmtree(home)
+        try:
+            shutil.rmtree(home)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def unmount(folder: Path) -> None:
     """Unmount what is left below the folder: a build that failed leaves its file system there."""
     for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
         if line.split()[1].startswith(f"{folder}/"):
-            run("umount", line.split()[1])
+            run("umount", line.split()[1], check=False)
 
 
 def podman_environment(home: Path) -> dict[str, str]:
