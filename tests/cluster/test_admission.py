@@ -119,10 +119,33 @@ def test_all_that_makes_pods_is_looked_into(cluster: Kubectl, kind: str) -> None
     assert refusals(cluster, manifest) == {"marty-latest"}
 
 
-def test_init_containers_are_looked_into(cluster: Kubectl) -> None:
+@pytest.mark.parametrize("pods", [True, False, None])
+@pytest.mark.parametrize("own", [True, False, None])
+def test_what_a_container_says_of_root_overrides_what_its_pod_says(
+    cluster: Kubectl, own: bool | None, pods: bool | None
+) -> None:
     manifest = good()
-    pod_spec(manifest)["initContainers"] = [{"name": "first", "image": "first:1"}]
-    assert refusals(cluster, manifest) == {"marty-limits"}
+    pod = pod_spec(manifest)
+    pod["securityContext"] = {} if pods is None else {"runAsNonRoot": pods}
+    pod["containers"][0]["securityContext"] = {} if own is None else {"runAsNonRoot": own}
+    assert refusals(cluster, manifest) == (set() if (pods if own is None else own) else {"marty-root"})
+
+
+@pytest.mark.parametrize(
+    ("change", "policy"),
+    [
+        ({"image": "first:latest"}, "marty-latest"),
+        ({"resources": {}}, "marty-limits"),
+        ({"securityContext": {"runAsNonRoot": False}}, "marty-root"),
+    ],
+)
+def test_init_containers_are_looked_into(cluster: Kubectl, change: Manifest, policy: str) -> None:
+    manifest = good()
+    pod = pod_spec(manifest)
+    pod["initContainers"] = [{**pod["containers"][0], "name": "first"}]
+    assert refusals(cluster, manifest) == set()
+    pod["initContainers"][0] |= change
+    assert refusals(cluster, manifest) == {policy}
 
 
 def test_pods_of_a_workload_are_taken_with_what_a_mesh_has_put_into_them(cluster: Kubectl) -> None:

@@ -179,6 +179,7 @@ def test_a_canary_has_its_share_of_what_comes_by_the_shared_gateway(releases: Re
     door = (production, "^  - ../../components/istio$", r"\g<0>\n  - ../../components/gateway")
     manifests = split(edited, 90, 10, door)
     releases[0].change(manifests)
+    assert (releases[0].answer.refused, releases[0].answer.warned) == ({}, {})
     routes = {"http": pick(manifests, "HTTPRoute"), "grpc": pick(manifests, "GRPCRoute")}
     hosts = {door: found[0]["spec"]["hostnames"][0] for door, found in routes.items() if found}
     by_the_gateway = functools.partial(send_from_outside, hosts)

@@ -121,7 +121,7 @@ def test_after_an_update_checks_and_tests_are_green_and_another_changes_nothing(
     version = NEWEST_OF_KIND[kind]
     service = rendered(template_history, tmp_path / "order-service", version, service_kind=kind, mesh="istio")
     Owner(service, lambda path: path, between(version, NEWEST)).do_everything()
-    update(commit(service, "What we did"))
+    update(commit(service, "What we did"), mesh="linkerd", **CHANGED)
     make(service, "lint", "typecheck", "manifests")
     make(service, "test", "PYTEST_FLAGS=")
     commit(service, "Update")
